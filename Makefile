@@ -1,0 +1,102 @@
+# clonejob: `make` shows this page.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
+export PYTHONSAFEPATH := 1
+
+.PHONY: help
+help: ## this page
+	@echo "clonejob: test clones of migrating virtual machines"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: $(VENV)/.run qemu ## clone, cancel and fail real virtual machines (KEEP=1 leaves them running)
+	@$(BIN)/python -m worker.demo
+
+.PHONY: demo-stop
+demo-stop: $(VENV)/.run ## end what KEEP=1 make demo left running
+	@$(BIN)/python -m worker.demo --stop
+
+.PHONY: up
+up: $(VENV)/.run ## run the whole service here, in the foreground (data in ./data)
+	@$(BIN)/clonejob up
+
+.PHONY: test
+test: $(VENV)/.dev ## all tests
+	@$(MAKE) --no-print-directory qemu || [ "$$CI" != true ]
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.dev ## formatting, lint, types, layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(VENV)/.dev ## measure against a bare Celery chain, side by side; prints JSON
+	@$(BIN)/python benchmarks/jobs.py
+
+.PHONY: bench-api
+bench-api: $(VENV)/.dev ## measure the API against a bare handler on the same stack; prints JSON (PostgreSQL)
+	@$(BIN)/python benchmarks/api.py
+
+.PHONY: bench-lists
+bench-lists: $(VENV)/.dev ## measure the first page of 1,000,000 jobs against that of 1,000; prints JSON
+	@$(BIN)/python benchmarks/listing.py
+
+.PHONY: docs-generated
+docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md and docs/lists.md from the code
+	@$(BIN)/python -c 'from models.states import diagram; print(diagram(), end="")' > docs/states.md
+	@$(BIN)/python -m api.coverage > docs/contract.md
+	@$(BIN)/python -m models.filters.reference > docs/lists.md
+
+.PHONY: lock
+lock: $(VENV)/.dev ## resolve the dependencies anew (versions and hashes, no addresses)
+	@$(PIP) uv
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+		--extra build pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+		--extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+.PHONY: clean
+clean: ## remove what make has made here; data folders stay
+	@rm -rf $(VENV) tests/clients/node/node_modules dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@[ -n "$(PYTHON)" ] && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; install it, or name one with: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON) …"
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "error: python -m venv does not work; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the locked dependencies …"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	@echo "Installing what the tests need …"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+QEMU_PACKAGES := qemu-system-x86 qemu-utils
+APT := apt-get -o DPkg::Lock::Timeout=120 -qq
+.PHONY: qemu
+qemu: ## install QEMU from the distribution's packages, if it is missing
+	@command -v qemu-system-x86_64 >/dev/null && command -v qemu-img >/dev/null && command -v qemu-io >/dev/null && exit 0; \
+	command -v apt-get >/dev/null || { \
+		echo "error: QEMU is missing; install qemu-system-x86_64, qemu-img and qemu-io with your package manager, then run this again" >&2; exit 1; }; \
+	if [ "$$(id -u)" = 0 ]; then as=; elif sudo -n true 2>/dev/null; then as="sudo -n"; else \
+		echo "error: QEMU is missing and root is needed to install it; run this, then try again:" >&2; \
+		echo "  sudo apt-get install --no-install-recommends $(QEMU_PACKAGES)" >&2; exit 1; fi; \
+	echo "Installing QEMU from the system's packages …"; \
+	install="$$as env DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends $(QEMU_PACKAGES)"; \
+	$$install >/dev/null 2>&1 || { $$as $(APT) update >/dev/null && $$install >/dev/null; } || { \
+		echo "error: QEMU could not be installed; try: apt-get install --no-install-recommends $(QEMU_PACKAGES)" >&2; exit 1; }

@@ -1,0 +1,1 @@
+"""Measurements that are made side by side with what they are compared to."""

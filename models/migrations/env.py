@@ -1,0 +1,34 @@
+"""Alembic's environment: always online, always on the engine that ``models.migrate`` hands over."""
+
+import sqlalchemy as sa
+from alembic import context
+
+from models.access import Base  # all tables: importing it imports schema, too
+from models.db import UtcDateTime
+
+_ADVISORY_LOCK = 0x636C6F6E  # "clon": two processes that upgrade at once take turns
+
+
+def _render_item(kind: str, item: object, _context: object) -> str | bool:
+    return "UtcDateTime()" if kind == "type" and isinstance(item, UtcDateTime) else False
+
+
+engine = context.config.attributes["engine"]
+with engine.connect() as connection:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
+        connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        compare_server_default=True,
+        user_module_prefix="",
+        render_item=_render_item,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_LOCK})
+        connection.commit()

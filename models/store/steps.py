@@ -1,0 +1,120 @@
+"""The writes of a step at work, and success."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models import operations
+from models.io_points import io_point
+from models.schema import CloneJob
+from models.states import STEP_STATE, JobState, LedgerState, Role, Verdict, check_job_transition
+from models.store.base import Lease, NotReady, StoreBase
+
+
+class StepWrites(StoreBase):
+    """A step claims the job, works under the lease, gives it back."""
+
+    @io_point("store.claim_step")
+    def claim_step(self, job_id: str, epoch: int, position: int, owner: str) -> CloneJob | None:
+        """Take the lease for one step; None if the message is old, early or a duplicate, or somebody works already.
+
+        ``position`` is an index into the job's steps; len(steps) claims the final ``finish``.
+        """
+        now = self.clock()
+        with self._sessions.begin() as session:
+            job = self._lock(session, job_id)
+            if job is None or job.verdict is not None or job.epoch != epoch or position != job.current_step:
+                return None
+            if job.lease_owner is not None or (job.next_check_at is not None and job.next_check_at > now):
+                return None
+            state = STEP_STATE[job.steps[position].kind] if position < len(job.steps) else JobState.ACTIVE
+            check_job_transition(job.state, state)
+            taken = self._guarded(
+                session,
+                CloneJob.id == job_id,
+                CloneJob.epoch == epoch,
+                CloneJob.verdict.is_(None),
+                CloneJob.lease_owner.is_(None),
+                CloneJob.current_step == position,
+                state=state,
+                state_time=now if state is not job.state else job.state_time,
+                lease_owner=owner,
+                next_check_at=None,
+                attempts=job.attempts + 1,
+                dispatches=0,
+                **self._lease_until(now),
+            )
+            if not taken:
+                return None
+            if position < len(job.steps) and job.steps[position].start_time is None:
+                job.steps[position].start_time = now
+                self._event(session, job, "step_started", str(job.steps[position].kind))
+        return self.get_job(job_id)
+
+    @io_point("store.renew")
+    def renew(self, lease: Lease) -> None:
+        """Extend the lease. Raises: StaleWrite, which is how a running step hears of a verdict."""
+        with self._held(lease):
+            pass
+
+    @io_point("store.note_progress")
+    def note_progress(
+        self, lease: Lease, position: int, *, percent: int, detail: str, boot: Mapping[str, Any] | None = None
+    ) -> None:
+        """What an operator may see of the step; ``boot`` is what the guest showed. Renews the lease."""
+        with self._held(lease) as (_, job):
+            found = {"boot": dict(boot)} if boot is not None else {}
+            job.steps[position].progress = {
+                **job.steps[position].progress,
+                "percent": percent,
+                "detail": detail,
+                **found,
+            }
+
+    @io_point("store.complete_step")
+    def complete_step(self, lease: Lease, position: int) -> None:
+        """End the step, give the lease back, point the job at the next step."""
+        now = self.clock()
+        with self._held(lease, lease_owner=None, lease_expires_at=None, next_check_at=None, attempts=0, dispatches=0,
+                        current_step=position + 1, wake_at=self._after(self.timing.dispatch_grace_s)) as (session, job):  # fmt: skip
+            job.steps[position].end_time = now
+            self._event(session, job, "step_ended", str(job.steps[position].kind))
+
+    @io_point("store.pause_step")
+    def pause_step(self, lease: Lease, pause_s: float, *, failed: str | None = None, comes_back: bool = True) -> None:
+        """Give the lease back and have the step looked at again in ``pause_s``.
+
+        ``failed`` is the error of an attempt that is to be repeated; without it the step is waiting for the target and
+        its attempts start anew. ``comes_back`` tells that the caller will send a message for it; otherwise the
+        reconciler wakes the job.
+        """
+        check_at = self._after(pause_s)
+        wake_at = self._after(pause_s + (self.timing.dispatch_grace_s if comes_back else 0))
+        with self._held(lease, lease_owner=None, lease_expires_at=None, next_check_at=check_at, dispatches=0,
+                        wake_at=wake_at) as (session, job):  # fmt: skip
+            if failed is None:
+                job.attempts = 0
+            else:
+                self._event(session, job, "attempt_failed", f"attempt {job.attempts}: {failed}")
+
+    @io_point("store.succeed")
+    def succeed(self, lease: Lease) -> None:
+        """The verdict SUCCEED, the state SUCCEEDED and every product KEPT, in one transaction (R2, R4).
+
+        Raises: StaleWrite if a cancel or failure was first; NotReady unless every scaffold is ABSENT and every product
+        CREATED.
+        """
+        now = self.clock()
+        with self._held(lease, verdict=Verdict.SUCCEED, verdict_time=now, **self._ended(JobState.SUCCEEDED, now)) as (
+            session,
+            job,
+        ):
+            for row in job.ledger:
+                wanted = LedgerState.ABSENT if row.role is Role.SCAFFOLD else LedgerState.CREATED
+                if row.state is not wanted:
+                    raise NotReady(f"{row.kind} {row.name} is {row.state}, not {wanted}")
+                if row.role is Role.PRODUCT:
+                    row.state = LedgerState.KEPT
+            self._event(session, job, "succeeded", "the products belong to the user now")
+            operations.end_for_job(session, job, now)

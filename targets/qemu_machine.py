@@ -1,0 +1,93 @@
+"""Machine types that QEMU can stand in for, and QEMU's command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from targets.errors import UnsupportedError
+
+_CUSTOM = re.compile(r"custom-([1-9][0-9]{0,3})-([1-9][0-9]{0,9})")
+_STANDARD = re.compile(r"(?:e2|n1|n2)-standard-([1-9][0-9]{0,2})")
+_SHARED_CORE = {"e2-micro": (2, 1024), "e2-small": (2, 2048), "e2-medium": (2, 4096)}
+_STANDARD_MB_PER_CPU = 4096
+_ACCEPTED = "custom-CPUS-MB, e2-micro, e2-small, e2-medium, or {e2,n1,n2}-standard-CPUS"
+
+SERIAL_LOG, FIRMWARE_LOG, PID_FILE, QMP_SOCKET = "serial.log", "firmware.log", "pid", "qmp.sock"
+LABEL_OPTION = "name=opt/org.clonejob/label,string="
+_FIRMWARE_DEBUG_PORT = "0x402"  # SeaBIOS tells here, and on the screen only, that nothing can be booted
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a machine type means here."""
+
+    cpus: int
+    memory_mb: int
+
+
+def parse_machine_type(machine_type: str, *, default_memory_mb: int) -> Machine:
+    """The machine that ``machine_type`` asks for; empty means one CPU and the default memory.
+
+    Nothing bounds the memory: whether the host can give it is for QEMU to say when the instance is made.
+    Raises: UnsupportedError.
+    """
+    if not machine_type:
+        return Machine(1, default_memory_mb)
+    if machine_type in _SHARED_CORE:
+        return Machine(*_SHARED_CORE[machine_type])
+    if match := _CUSTOM.fullmatch(machine_type):
+        return Machine(int(match[1]), int(match[2]))
+    if match := _STANDARD.fullmatch(machine_type):
+        return Machine(int(match[1]), int(match[1]) * _STANDARD_MB_PER_CPU)
+    raise UnsupportedError(f"Machine type {machine_type!r} is not supported here; use {_ACCEPTED}, or leave it empty.")
+
+
+@dataclass(frozen=True, slots=True)
+class VmLabel:
+    """What a QEMU process tells about itself on its command line, so that it is known even without its folder."""
+
+    root_id: str
+    name: str
+    job_id: str
+    epoch: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.root_id}/{self.name}/{self.job_id}/{self.epoch}/{self.uid}"
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> VmLabel | None:
+        """The label in a process's arguments, or None if it is not a virtual machine of ours."""
+        for argument in arguments:
+            if argument.startswith(LABEL_OPTION):
+                parts = argument.removeprefix(LABEL_OPTION).split("/")
+                return cls(*parts) if len(parts) == len(fields(cls)) else None
+        return None
+
+
+def command_line(
+    binary: str, *, accel: str, machine: Machine, label: VmLabel, vm_uuid: str, disks: Sequence[Path]
+) -> list[str]:
+    """QEMU's arguments; file names that are not absolute are in the instance's folder, its working directory then.
+
+    No network: a test clone must not meet its source's address on the same LAN. ``spawn=deny`` is left out of the
+    sandbox because it kills QEMU together with ``-daemonize``.
+    """
+    arguments = [binary, "-name", label.name, "-uuid", vm_uuid, "-fw_cfg", f"{LABEL_OPTION}{label}"]
+    arguments += ["-no-user-config", "-nodefaults", "-daemonize", "-pidfile", PID_FILE]
+    arguments += ["-sandbox", "on,obsolete=deny,resourcecontrol=deny"]
+    arguments += ["-machine", "pc", "-accel", accel, "-smp", str(machine.cpus), "-m", f"{machine.memory_mb}M"]
+    arguments += ["-qmp", f"unix:{QMP_SOCKET},server=on,wait=off", "-serial", f"file:{SERIAL_LOG}"]
+    arguments += ["-chardev", f"file,id=firmware,path={FIRMWARE_LOG}"]
+    arguments += ["-device", f"isa-debugcon,iobase={_FIRMWARE_DEBUG_PORT},chardev=firmware"]
+    arguments += ["-vga", "std", "-display", "none", "-nic", "none"]
+    for disk in disks:
+        arguments += ["-drive", f"file={_escaped(disk)},format=qcow2,if=virtio"]
+    return arguments
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace(",", ",,")

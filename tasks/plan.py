@@ -1,0 +1,149 @@
+"""The plan of a clone job: fixed when the job is created, the same in every process, made without side effects.
+
+The plan names everything before anything is made: which snapshots are pinned, which steps run, which resources they
+create under which names. Names are derived from the job's id, so a resource can be found when its reply was lost.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.schema import CloneJob, CloneStep, LedgerRow, MigratingVm, ReplicationCycle
+from models.schema import Snapshot as SnapshotRow
+from models.states import JobState, LedgerState, Role, StepKind
+from targets.base import (
+    AdaptedImageSpec,
+    DiskSpec,
+    InstanceSpec,
+    Owner,
+    ResourceKind,
+    ResourceRef,
+    ResourceSpec,
+    Snapshot,
+)
+from tasks.names import short_hash
+
+DEFAULT_LICENSE = "COMPUTE_ENGINE_LICENSE_TYPE_DEFAULT"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Deterministic names of what one job creates; at most 63 characters each."""
+
+    instance: str
+    stem: str
+
+    @classmethod
+    def of(cls, vm_id: str, job_id: str, vm_name: str) -> Names:
+        """``vm_name`` is the user's wish (ComputeEngineTargetDetails.vm_name); without one the name is the job's own."""
+        base = re.sub(r"-+$", "", (vm_name or vm_id)[:36])
+        stem = f"{base}-{short_hash(job_id)}"
+        return cls(instance=vm_name or stem, stem=stem)
+
+    def disk(self, number: int) -> str:
+        """Name of the clone's disk of that number."""
+        return f"{self.stem}-disk{number}"
+
+    @property
+    def adapted_image(self) -> str:
+        """Name of the adapted boot image."""
+        return f"{self.stem}-adapted"
+
+
+def details_from_defaults(defaults: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """ComputeEngineTargetDetails from ComputeEngineTargetDefaults: the same fields but for the project's name."""
+    return {key: value for key, value in defaults.items() if key != "targetProject"} | {"project": target}
+
+
+def wanted_adaptation(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What the guest must be adapted for: licence and modifiers, as the contract compares them."""
+    modifiers = {item["modifier"]: item.get("value", "") for item in details.get("adaptationModifiers", ())}
+    return {"licenseType": details.get("licenseType", DEFAULT_LICENSE), "modifiers": modifiers}
+
+
+def plan_job(
+    *, job_id: str, name: str, vm: MigratingVm, cycle: ReplicationCycle, target: str, now: dt.datetime
+) -> CloneJob:
+    """The whole job as rows, not yet stored. ``adapting_os`` is planned only when licence or modifiers differ from what
+    the cycle's snapshots are adapted for already, and the VM's policy does not skip it (contract, section 2.4)."""
+    details = details_from_defaults(vm.body["computeEngineTargetDefaults"], target)
+    names = Names.of(vm.name.rsplit("/", 1)[1], job_id, details.get("vmName", ""))
+    details["vmName"] = names.instance  # what the clone really is called, wished for or not
+    adaptation = wanted_adaptation(details)
+    skip = vm.body.get("policy", {}).get("skipOsAdaptation", False)
+    adapt = not skip and cycle.adaptation != adaptation
+    kinds = [StepKind.PREPARING_VM_DISKS, StepKind.INSTANTIATING_MIGRATED_VM]
+    if adapt:
+        kinds.insert(0, StepKind.ADAPTING_OS)
+    job = CloneJob(
+        id=job_id, name=name, parent=vm.name, state=JobState.PENDING, state_time=now, create_time=now, end_time=None,
+        verdict=None, verdict_time=None, error=None, cycle=cycle.name, target=target, target_details=details,
+        epoch=1, current_step=0, attempts=0, lease_owner=None, lease_expires_at=None, fence_until=None,
+        next_check_at=None, wake_at=now, dispatches=0, stale_writes=0, cleanup_start_time=None, cleanup_attempts=0, cleanup_detail=None,
+    )  # fmt: skip
+    job.steps = [CloneStep(job_id=job_id, position=at, kind=kind, start_time=None, end_time=None, progress={})
+                 for at, kind in enumerate(kinds)]  # fmt: skip
+    job.ledger = _resources(job, names, cycle, adaptation if adapt else None)
+    return job
+
+
+def _resources(
+    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None
+) -> list[LedgerRow]:
+    details = job.target_details
+    hostname = details.get("hostname") or names.instance
+    rows: list[LedgerRow] = []
+
+    def add(step: StepKind, kind: ResourceKind, name: str, role: Role, spec: dict[str, Any]) -> None:
+        rows.append(LedgerRow(
+            job_id=job.id, position=len(rows), step=step, kind=kind, name=name, role=role, spec=spec,
+            state=LedgerState.PLANNED, uid=None, detail=None,
+            intended_time=None, created_time=None, deleting_time=None, absent_time=None,
+        ))  # fmt: skip
+
+    boot = cycle.snapshots[0]
+    if adaptation is not None:
+        add(StepKind.ADAPTING_OS, ResourceKind.ADAPTED_IMAGE, names.adapted_image, Role.SCAFFOLD,
+            {"snapshot": _pin(boot), "hostname": hostname, **adaptation})  # fmt: skip
+    for snapshot in cycle.snapshots:
+        image = names.adapted_image if adaptation is not None and snapshot is boot else None
+        add(StepKind.PREPARING_VM_DISKS, ResourceKind.DISK, names.disk(snapshot.disk_number), Role.PRODUCT,
+            {"snapshot": _pin(snapshot), "diskNumber": snapshot.disk_number, "adaptedImage": image})  # fmt: skip
+    add(StepKind.INSTANTIATING_MIGRATED_VM, ResourceKind.INSTANCE, names.instance, Role.PRODUCT,
+        {"disks": [names.disk(s.disk_number) for s in cycle.snapshots], "hostname": hostname})  # fmt: skip
+    return rows
+
+
+def _pin(row: SnapshotRow) -> dict[str, Any]:
+    return {"key": row.store_key, "format": row.format, "virtualSizeBytes": row.virtual_size_bytes,
+            "sha256": row.sha256}  # fmt: skip
+
+
+def ref_of(row: LedgerRow) -> ResourceRef:
+    """What the target knows the row's resource by."""
+    return ResourceRef(ResourceKind(row.kind), row.name)
+
+
+def spec_of(job: CloneJob, row: LedgerRow) -> ResourceSpec:
+    """What the target needs to create the row's resource."""
+    ref, owner, spec = ref_of(row), Owner(job.id, job.epoch), row.spec
+    labels = dict(job.target_details.get("labels", {}))
+    match ref.kind:
+        case ResourceKind.ADAPTED_IMAGE:
+            return AdaptedImageSpec(ref, owner, _snapshot(spec), spec["hostname"], spec["licenseType"],
+                                    spec["modifiers"])  # fmt: skip
+        case ResourceKind.DISK:
+            return DiskSpec(ref, owner, spec["diskNumber"], _snapshot(spec), spec["adaptedImage"], labels)
+        case ResourceKind.INSTANCE:
+            return InstanceSpec(ref, owner, tuple(spec["disks"]), spec["hostname"],
+                                job.target_details.get("machineType", ""), labels,
+                                dict(job.target_details.get("metadata", {})))  # fmt: skip
+
+
+def _snapshot(spec: Mapping[str, Any]) -> Snapshot:
+    pin = spec["snapshot"]
+    return Snapshot(pin["key"], pin["format"], pin["virtualSizeBytes"], pin["sha256"])

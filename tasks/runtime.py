@@ -1,0 +1,81 @@
+"""What use-cases and steps need, handed in by the composition root; nothing below reads the environment."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from models.catalog import Catalog
+from models.store import Clock, JobStore, utc_now
+from targets.base import Target
+from targets.snapshot_store import FileSnapshotStore
+from targets.uploads import PartialUploads
+
+
+class Publisher(Protocol):
+    """Sends the hints that there may be work. A message may be lost: the reconciler finds the row.
+
+    No method raises when the broker does not answer; each says whether it was sent.
+    """
+
+    def steps(self, job_id: str, epoch: int, first: int, kinds: tuple[str, ...]) -> bool:
+        """Send the chain of the steps from position ``first`` on, ending in ``finish``."""
+
+    def cleanup(self, job_id: str, epoch: int) -> bool:
+        """Send the clean-up of a cancelled or failed job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """How steps wait and retry. Units in the names.
+
+    ``inline_wait_s``: how long a step looks again by itself before it gives its worker slot back.
+    ``step_attempts``: claims of one step that may end in a crash or a retryable error before the job fails.
+    """
+
+    inline_wait_s: float = 1.0
+    poll_s: float = 1.0
+    step_attempts: int = 5
+    retry_pause_s: float = 1.0
+    retry_pause_max_s: float = 60.0
+    step_timeout_s: float = 3600.0
+    boot_timeout_s: float = 60.0
+    cleanup_pause_s: float = 1.0
+    cleanup_pause_max_s: float = 300.0
+
+    def retry_in_s(self, attempt: int) -> float:
+        """Growing pause with jitter before attempt number ``attempt + 1``."""
+        return _growing(self.retry_pause_s, self.retry_pause_max_s, attempt)
+
+    def cleanup_in_s(self, attempt: int) -> float:
+        """Growing pause with jitter before the next look of a clean-up that could not finish."""
+        return _growing(self.cleanup_pause_s, self.cleanup_pause_max_s, attempt)
+
+
+def _growing(first_s: float, most_s: float, attempt: int) -> float:
+    pause_s = min(most_s, first_s * 2.0 ** min(max(attempt - 1, 0), 30))
+    return pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One per process."""
+
+    store: JobStore
+    catalog: Catalog
+    snapshots: FileSnapshotStore
+    targets: Mapping[str, Target]
+    publisher: Publisher
+    page_token_key: bytes = field(repr=False)  # secret; the same in every API process of a service
+    pacing: Pacing = field(default_factory=Pacing)
+    clock: Clock = utc_now
+    worker_name: Callable[[], str] = lambda: "worker"
+    create_operation_ends_with_job: bool = False
+    location: str = "global"  # one that is known although nothing is in it yet
+    upload_idle_s: float = 86_400.0  # an upload that has not moved for so long is given up
+    uploads: PartialUploads = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uploads", PartialUploads(self.snapshots))

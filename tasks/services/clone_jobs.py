@@ -1,0 +1,115 @@
+"""Create, read and cancel clone jobs."""
+
+from __future__ import annotations
+
+import builtins
+import uuid
+from collections.abc import Sequence
+from typing import Unpack
+
+from models.operations import RequestIdReused
+from models.schema import CloneJob, JobEvent, MigratingVm, Operation
+from models.states import JobState, Verdict
+from models.store import ActiveJobExists, CancelRefused, JobExists, VmNotCloneable
+from tasks.dispatch import dispatch_cleanup, dispatch_steps
+from tasks.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from tasks.names import check_id
+from tasks.plan import plan_job
+from tasks.runtime import Runtime
+from tasks.services import preconditions
+from tasks.services.common import Page, Paging, Request, list_page, must_get, new_operation, result_of, reused
+
+
+class CloneJobService:
+    """Clone jobs. Accepted if and only if the row exists (R7); nothing here waits for the broker."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._store = runtime.store
+        self._catalog = runtime.catalog
+
+    def create(self, parent: str, clone_job_id: str, request: Request) -> tuple[Operation, CloneJob | None]:
+        """Plan a job for the VM ``parent`` from its latest successful cycle, store it, hint that there is work.
+
+        Raises: InvalidArgument, NotFound (VM), FailedPrecondition (not cloneable; says what is missing),
+        Aborted (a clone of the VM runs; names it), AlreadyExists.
+        """
+        name = f"{parent}/cloneJobs/{check_id('clone_job_id', clone_job_id)}"
+        operation = new_operation("create", "CreateCloneJob", name, request)
+        try:
+            if earlier := self._catalog.replayed(operation):
+                return earlier, result_of(earlier, self._catalog.get(CloneJob, earlier.target, ledger=False))
+            job = self._plan(must_get(self._catalog, MigratingVm, parent), name)
+            ends_with_job = self._runtime.create_operation_ends_with_job
+            row = self._store.create_job(job, operation, ends_with_job=ends_with_job)
+        except RequestIdReused as error:
+            raise reused(error) from None
+        except JobExists:
+            raise AlreadyExists("CloneJob", name) from None
+        except VmNotCloneable as error:  # between the plan and the row
+            if error.args[0] is None:
+                raise NotFound("MigratingVm", parent) from None
+            raise preconditions.not_cloneable(parent, error.args[0]) from None
+        except ActiveJobExists as error:
+            raise Aborted(
+                f"a clone of this MigratingVm is running: {error.args[0]}; wait for it or cancel it",
+                reason="CLONE_JOB_RUNNING",
+                metadata={"resource": error.args[0]},
+            ) from None
+        if row.job_id != job.id:  # a replay that raced with us
+            return row, result_of(row, self._catalog.get(CloneJob, row.target, ledger=False))
+        dispatch_steps(self._runtime, job)
+        return row, job
+
+    def _plan(self, vm: MigratingVm, name: str) -> CloneJob:
+        cycle = preconditions.latest_cycle(self._runtime, vm)
+        preconditions.check_state(self._runtime, vm)
+        target = preconditions.target_of(self._runtime, vm)
+        job = plan_job(job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock())
+        preconditions.check_target(self._runtime, job)
+        return job
+
+    def get(self, name: str, *, ledger: bool = True) -> CloneJob:
+        """The job; without ``ledger`` its ledger cannot be read. Raises: NotFound."""
+        job = self._catalog.get(CloneJob, name, ledger=ledger)
+        if job is None:
+            raise NotFound("CloneJob", name)
+        return job
+
+    def cancel(self, name: str) -> Operation:
+        """Set the verdict CANCEL; the operation ends when nothing that the job made exists any more.
+
+        Raises: NotFound; FailedPrecondition for a job that has succeeded or failed.
+        """
+        job = self.get(name)
+        operation = new_operation("cancel", "CancelCloneJob", name, Request())
+        try:
+            _, row = self._store.settle(job.id, Verdict.CANCEL, reason="asked by the API", cancel_operation=operation)
+        except CancelRefused:
+            raise self._cannot_cancel(self.get(name)) from None
+        assert row is not None
+        dispatch_cleanup(self._runtime, job.id)
+        return row
+
+    def _cannot_cancel(self, job: CloneJob) -> FailedPrecondition:
+        if job.verdict is Verdict.SUCCEED:
+            message = "has succeeded and never touches its instance again; delete the instance yourself if unwanted"
+        elif job.state is JobState.FAILED:
+            message = "has failed; what it had created is deleted already"
+        else:
+            message = "is failing; what it created is being deleted"
+        return FailedPrecondition(job.name, f"{job.name} {message}", reason="CLONE_JOB_NOT_CANCELLABLE")
+
+    def events(self, name: str, *, after: int = 0) -> Sequence[JobEvent]:
+        """What happened to the job after the event of that id, oldest first. Raises: NotFound."""
+        return self._catalog.events(self.get(name).id, after=after)
+
+    def recent(self, vm_names: Sequence[str]) -> dict[str, builtins.list[CloneJob]]:
+        """MigratingVm.recent_clone_jobs of each VM: its running job, if any, and its last completed one."""
+        return self._catalog.recent_jobs(vm_names)
+
+    def list(self, parent: str, **paging: Unpack[Paging]) -> Page[CloneJob]:
+        """All jobs of the VM, newest first. Raises: InvalidArgument, NotFound (VM)."""
+        if "/-" not in parent:
+            must_get(self._catalog, MigratingVm, parent)
+        return list_page(self._runtime, CloneJob, parent, paging)

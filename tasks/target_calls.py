@@ -1,0 +1,51 @@
+"""Every call to a target, as a named I/O point: ``target.create.disk``, ``target.find.instance``, …
+
+Only ``tasks/cleanup.py`` calls ``delete`` and ``bury``; a test holds that.
+"""
+
+from __future__ import annotations
+
+from models import io_points
+from models.schema import CloneJob, LedgerRow
+from targets.base import BootReport, Observed, ResourceKind, ResourceRef, Target
+from targets.errors import TransientError
+from tasks.plan import ref_of, spec_of
+from tasks.runtime import Runtime
+
+for _kind in ResourceKind:
+    for _call in ("create", "find", "delete"):
+        io_points.register(f"target.{_call}.{_kind}")
+io_points.register("target.boot_report.instance")
+io_points.register("target.bury.job")
+
+
+class TargetCalls:
+    """The target of one job, with its calls numbered."""
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        """Raises: TransientError if the target is not configured here: it may be again, so clean-up keeps trying."""
+        target = runtime.targets.get(name)
+        if target is None:
+            known = ", ".join(sorted(runtime.targets)) or "none"
+            raise TransientError(f"target {name!r} is not configured on this worker; configured: {known}")
+        self._target: Target = target
+
+    def create(self, job: CloneJob, row: LedgerRow) -> Observed:
+        """Get or create the row's resource."""
+        return io_points.call(f"target.create.{row.kind}", self._target.create, spec_of(job, row))
+
+    def find(self, row: LedgerRow) -> Observed | None:
+        """What stands under the row's name now."""
+        return io_points.call(f"target.find.{row.kind}", self._target.find, ref_of(row))
+
+    def delete(self, ref: ResourceRef, *, job_id: str, uid: str) -> None:
+        """Start deleting exactly what was observed."""
+        io_points.call(f"target.delete.{ref.kind}", self._target.delete, ref, job_id=job_id, uid=uid)
+
+    def bury(self, job_id: str) -> None:
+        """Have late creates for the job refused."""
+        io_points.call("target.bury.job", self._target.bury, job_id)
+
+    def boot_report(self, row: LedgerRow) -> BootReport:
+        """What the instance's console shows."""
+        return io_points.call("target.boot_report.instance", self._target.boot_report, ref_of(row))

@@ -1,0 +1,96 @@
+"""A stub of the service: it records what the command line sends and answers what the test says."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from worker.cli import main
+from worker.cli.client import Client
+
+
+class Stub:
+    def __init__(self):
+        self.calls = []
+        self.answers = {}
+
+    def on(self, method, path, *answers):
+        """Each answer is a body or (status, body); the last one is given for ever."""
+        self.answers[method, path] = list(answers)
+
+    def answer(self, method, path):
+        waiting = self.answers.get((method, path))
+        if not waiting:
+            return 404, error("NOT_FOUND", f"{path} does not exist", code=404)
+        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        return answer if isinstance(answer, tuple) else (200, answer)
+
+    def called(self):
+        return [(call.method, call.path) for call in self.calls]
+
+
+def error(status, message, *, code=400, reason="SOME_REASON", metadata=None):
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "metadata": metadata or {}}
+    return {"error": {"code": code, "message": message, "status": status, "details": [info]}}
+
+
+def handler(stub):
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self):
+            path, _, query = self.path.partition("?")
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            stub.calls.append(
+                SimpleNamespace(method=self.command, path=path, query=query, body=body, headers=dict(self.headers))
+            )
+            status, answer = stub.answer(self.command, path)
+            raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        do_GET = do_POST = do_PUT = do_PATCH = handle_any
+
+        def log_message(self, *_):
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def stub():
+    stub = Stub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(stub))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    stub.url = f"http://127.0.0.1:{server.server_port}"
+    yield stub
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def clonejob(monkeypatch, tmp_path, capsys):
+    """Runs one command in an empty folder; gives exit code, stdout and stderr."""
+    for name in [name for name in os.environ if name.startswith("CLONEJOB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    start = Client.__init__
+    # A service of somebody else may listen on the default port; port 9 is where nobody does.
+    monkeypatch.setattr(
+        Client, "__init__", lambda self, server, **options: start(self, server.replace(":8080", ":9"), **options)
+    )
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return SimpleNamespace(code=int(end.value.code), out=printed.out, err=printed.err)
+
+    return run

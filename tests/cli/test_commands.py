@@ -1,0 +1,369 @@
+"""What each command sends, prints and returns, against a stub of the service."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from urllib.parse import unquote
+
+import pytest
+
+VM = "projects/clonejob/locations/global/sources/default/migratingVms/web-1"
+JOB = f"{VM}/cloneJobs/c1"
+OPERATION = "projects/clonejob/locations/global/operations/o1"
+CYCLE = f"{VM}/replicationCycles/cycle-1"
+
+
+def exists(code=409):
+    info = {"reason": "RESOURCE_ALREADY_EXISTS", "metadata": {}}
+    return code, {"error": {"code": code, "status": "ALREADY_EXISTS", "message": "exists", "details": [info]}}
+
+
+def job(state, **more):
+    return {"name": JOB, "state": state, "createTime": "2026-01-01T00:00:00.123456789Z", **more}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "boot.img"
+    path.write_bytes(b"\0" * 510 + b"\x55\xaa" + b"x" * 4096 * 512)
+    return path
+
+
+TARGETS = "projects/clonejob/locations/global/targetProjects"
+
+
+@pytest.fixture
+def service(stub):
+    """A service that takes an import of web-1."""
+    stub.on("GET", f"/v1/{TARGETS}", {"targetProjects": [{"name": f"{TARGETS}/{t}"} for t in ("simulated", "local")]})
+    ok = {"name": OPERATION, "done": True, "response": {}}
+    stub.on("POST", "/v1/projects/clonejob/locations/global/sources", ok)
+    stub.on("POST", f"/v1/{VM.rpartition('/')[0]}", ok)
+    stub.on("GET", f"/v1/{VM}", {"name": VM, "computeEngineTargetDefaults": {"vmName": "web-1"}})
+    stub.on("POST", f"/clonejob/v1/{VM}/replicationCycles", {"name": CYCLE})
+    stub.on("PUT", f"/clonejob/v1/{CYCLE}/disks/0", {})
+    stub.on("PUT", f"/clonejob/v1/{CYCLE}/disks/1", {})
+    stub.on("POST", f"/clonejob/v1/{CYCLE}:finish", {"name": CYCLE, "cycleNumber": 1, "state": "SUCCEEDED"})
+    stub.on("POST", f"/clonejob/v1/{CYCLE}:abort", {"name": CYCLE, "state": "FAILED"})
+    return stub
+
+
+def test_import_creates_uploads_and_finishes(clonejob, service, disk):
+    result = clonejob("vm", "import", "web-1", "--disk", disk, "--disk", disk, "--target", "simulated",
+                      "--hostname", "h1", "--skip-os-adaptation", "--server", service.url)  # fmt: skip
+    assert (result.code, result.out) == (0, "web-1: cycle 1 with 2 disk(s) is ready\n")
+    created = json.loads(service.calls[2].body)
+    assert created["computeEngineTargetDefaults"]["hostname"] == "h1"
+    assert created["computeEngineTargetDefaults"]["targetProject"].endswith("/global/targetProjects/simulated")
+    assert created["computeEngineTargetDefaults"]["zone"] == "local-a"
+    assert created["policy"] == {"skipOsAdaptation": True}
+    uploads = [call for call in service.calls if call.method == "PUT"]
+    assert [call.query for call in uploads] == ["format=raw", "format=raw"]
+    headers = {name.lower(): value for name, value in uploads[0].headers.items()}
+    assert uploads[0].body == disk.read_bytes()
+    assert headers["x-clonejob-sha256"] == hashlib.sha256(disk.read_bytes()).hexdigest()
+
+
+def test_a_second_import_changes_only_what_was_asked_for(clonejob, service, disk):
+    service.on("POST", f"/v1/{VM.rpartition('/')[0]}", exists())
+    service.on("POST", "/v1/projects/clonejob/locations/global/sources", exists())
+    service.on("PATCH", f"/v1/{VM}", {"name": OPERATION, "done": True})
+    assert clonejob("vm", "import", "web-1", "--disk", disk, "--server", service.url).code == 0
+    assert "PATCH" not in [call.method for call in service.calls]
+    assert clonejob("vm", "import", "web-1", "--disk", disk, "--hostname", "h2", "--server", service.url).code == 0
+    (change,) = [call for call in service.calls if call.method == "PATCH"]
+    assert change.query == "updateMask=computeEngineTargetDefaults"
+    assert json.loads(change.body) == {"computeEngineTargetDefaults": {"vmName": "web-1", "hostname": "h2"}}
+
+
+def test_already_adapted_tells_the_cycle(clonejob, service, disk):
+    assert clonejob("vm", "import", "web-1", "--disk", disk, "--already-adapted", "--server", service.url).code == 0
+    (begun,) = [call for call in service.calls if call.path.endswith("/replicationCycles")]
+    assert json.loads(begun.body) == {"adaptation": {"modifiers": {}}}
+
+
+def test_an_upload_that_fails_aborts_the_cycle(clonejob, service, disk):
+    full = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "the disk is full; make room"}}
+    service.on("PUT", f"/clonejob/v1/{CYCLE}/disks/1", (429, full))
+    result = clonejob("vm", "import", "web-1", "--disk", disk, "--disk", disk, "--server", service.url)
+    assert (result.code, result.err) == (1, "error: the disk is full; make room\n")
+    assert service.calls[-1].path == f"/clonejob/v1/{CYCLE}:abort"
+    assert "the disk is full" in json.loads(service.calls[-1].body)["message"]
+    assert ("POST", f"/clonejob/v1/{CYCLE}:finish") not in service.called()
+
+
+def test_what_an_interrupted_import_left_can_be_aborted(clonejob, service, disk):
+    info = {"reason": "CYCLE_RUNNING", "metadata": {"resource": CYCLE}}
+    running = {"error": {"code": 409, "status": "ABORTED", "message": "a cycle is running", "details": [info]}}
+    path = f"/clonejob/v1/{VM}/replicationCycles"
+    service.on("POST", path, (409, running))
+    result = clonejob("vm", "import", "web-1", "--disk", disk, "--server", service.url)
+    assert (result.code, "run again with --abort-running" in result.err) == (5, True)
+    service.on("POST", path, (409, running), {"name": CYCLE})
+    assert clonejob("vm", "import", "web-1", "--disk", disk, "--abort-running", "--server", service.url).code == 0
+    assert ("POST", f"/clonejob/v1/{CYCLE}:abort") in service.called()
+
+
+def make_empty(path):
+    path.write_bytes(b"")
+
+
+def make_text(path):
+    path.write_text("not an image\n" * 100)
+
+
+def make_backed(path):
+    base = path.with_name("base.qcow2")
+    for command in (
+        ["qemu-img", "create", "-q", "-f", "qcow2", base, "1M"],
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path],
+    ):
+        subprocess.run(command, check=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [(make_empty, "is empty"), (make_text, "not a disk image"), (make_backed, "has a backing file")],
+)
+def test_a_bad_disk_is_refused_before_anything_is_sent(clonejob, service, tmp_path, disk, make, part):
+    bad = tmp_path / "bad.img"
+    make(bad)
+    result = clonejob("vm", "import", "web-1", "--disk", disk, "--disk", bad, "--server", service.url)
+    assert result.code == 2
+    assert part in result.err
+    assert service.calls == []
+
+
+def test_submit_prints_the_name_and_sends_a_request_id(clonejob, stub):
+    stub.on("POST", f"/v1/{VM}/cloneJobs", {"name": OPERATION, "metadata": {"target": JOB}, "done": True})
+    stub.on("GET", f"/v1/{JOB}", job("PENDING"))
+    result = clonejob("submit", "web-1", "--server", stub.url)
+    assert (result.code, result.out) == (0, f"{JOB}\n")
+    query = dict(part.split("=") for part in stub.calls[0].query.split("&"))
+    assert query["cloneJobId"].startswith("clone-20")
+    assert len(query["requestId"]) == 36
+    assert json.loads(clonejob("submit", "web-1", "--json", "--server", stub.url).out) == job("PENDING")
+
+
+@pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELLED", 1)])
+def test_submit_waits_for_the_end(clonejob, stub, state, code):
+    stub.on("POST", f"/v1/{VM}/cloneJobs", {"name": OPERATION, "done": True})
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", {"steps": []})
+    stub.on("GET", f"/v1/{JOB}", job("PENDING"), job("ACTIVE"), job(state, error={"message": "no memory"}))
+    result = clonejob("submit", "web-1", "--id", "c1", "--wait", "--server", stub.url)
+    assert (result.code, result.out) == (code, f"{JOB}\n")
+    expected = f"error: web-1/c1 ended {state}: no memory; see `clonejob show web-1/c1`"
+    last = "web-1/c1 SUCCEEDED" if code == 0 else expected
+    assert result.err.splitlines() == ["web-1/c1 PENDING", "web-1/c1 ACTIVE", last]
+
+
+@pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELLED", 0)])
+def test_watch_prints_a_line_for_each_change(clonejob, stub, state, code):
+    running = {"kind": "preparing_vm_disks", "startTime": "2026-01-01T00:00:00Z", "progress": {"detail": "disk 0"}}
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", {"steps": [running]})
+    stub.on("GET", f"/v1/{JOB}", job("ACTIVE"), job("ACTIVE"), job(state))
+    result = clonejob("watch", "web-1/c1", "--server", stub.url)
+    assert (result.code, result.out.splitlines()) == (
+        code,
+        ["web-1/c1 ACTIVE preparing vm disks: disk 0", f"web-1/c1 {state}"],
+    )
+
+
+def test_watch_in_json_prints_one_document_a_line(clonejob, stub):
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", {"steps": []})
+    stub.on("GET", f"/v1/{JOB}", job("ACTIVE"), job("SUCCEEDED"))
+    result = clonejob("watch", "web-1/c1", "--json", "--server", stub.url)
+    assert [json.loads(line)["cloneJob"]["state"] for line in result.out.splitlines()] == ["ACTIVE", "SUCCEEDED"]
+
+
+def test_cancel_waits_for_the_operation_and_tells_what_for(clonejob, stub):
+    stub.on("POST", f"/v1/{JOB}:cancel", {"name": OPERATION})
+    running, done = {"name": OPERATION}, {"name": OPERATION, "done": True, "response": {}}
+    stub.on("GET", f"/v1/{OPERATION}", running, running, done)
+    detail = "disk web-1-disk0: the target does not answer"
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", {}, {"cleanupDetail": detail})
+    stub.on("GET", f"/v1/{JOB}", job("CANCELLED"))
+    result = clonejob("cancel", "web-1/c1", "--wait", "--server", stub.url)
+    assert (result.code, result.out, result.err) == (0, "web-1/c1 is CANCELLED\n", f"web-1/c1: {detail}\n")
+    stub.on("GET", f"/v1/{OPERATION}", running, done)
+    quiet = clonejob("cancel", "web-1/c1", "--wait", "--json", "--server", stub.url)
+    assert (json.loads(quiet.out)["state"], quiet.err) == ("CANCELLED", "")
+
+
+def test_cancel_takes_several_and_one_that_lost_stops_no_other(clonejob, stub):
+    other = JOB.replace("web-1", "web-2")
+    stub.on("POST", f"/v1/{JOB}:cancel", {"name": OPERATION, "done": True, "error": {"code": 9, "message": "too late"}})
+    stub.on("POST", f"/v1/{other}:cancel", {"name": OPERATION})
+    stub.on("GET", f"/v1/{OPERATION}", {"name": OPERATION, "done": True, "response": {}})
+    stub.on("GET", f"/clonejob/v1/{other}/progress", {})
+    stub.on("GET", f"/v1/{other}", job("CANCELLED") | {"name": other})
+    result = clonejob("cancel", "web-1/c1", "web-2/c1", "--wait", "--server", stub.url)
+    assert (result.code, result.out, result.err) == (5, "web-2/c1 is CANCELLED\n", "error: too late\n")
+
+
+def test_a_cancel_that_lost_against_success_is_a_conflict(clonejob, stub):
+    failed = {"name": OPERATION, "done": True, "error": {"code": 9, "message": "it has succeeded"}}
+    stub.on("POST", f"/v1/{JOB}:cancel", failed)
+    result = clonejob("cancel", "web-1/c1", "--server", stub.url)
+    assert (result.code, result.err) == (5, "error: it has succeeded\n")
+
+
+def test_show_prints_steps_ledger_and_events(clonejob, stub):
+    steps = [{"preparingVmDisks": {}, "startTime": "2026-01-01T00:00:00Z", "endTime": "2026-01-01T00:00:02.500Z"}]
+    row = {"kind": "disk", "name": "web-1-disk0", "role": "product", "state": "KEPT", "absentTime": None}
+    stub.on("GET", f"/v1/{JOB}", job("SUCCEEDED", steps=steps, endTime="2026-01-01T00:00:03Z"))
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", {"replicationCycle": CYCLE})
+    stub.on("GET", f"/clonejob/v1/{JOB}/ledger", {"ledger": [row]})
+    stub.on("GET", f"/clonejob/v1/{JOB}/events", {"events": [{"kind": "created", "message": "pinned"}]})
+    result = clonejob("show", "web-1/c1", "--server", stub.url)
+    assert result.code == 0
+    for part in (JOB, "SUCCEEDED", f"{CYCLE} (pinned)", "preparing disks", "2.5 s", "web-1-disk0", "KEPT", "pinned"):
+        assert part in result.out
+    assert set(json.loads(clonejob("show", "web-1/c1", "--json", "--server", stub.url).out)) == {
+        "cloneJob",
+        "progress",
+        "ledger",
+        "events",
+    }
+
+
+def test_list_reads_every_page(clonejob, stub):
+    stub.on(
+        "GET",
+        f"/v1/{VM}/cloneJobs",
+        {"cloneJobs": [job("ACTIVE")], "nextPageToken": "t"},
+        {"cloneJobs": [job("FAILED")]},
+    )
+    result = clonejob("list", "web-1", "--server", stub.url)
+    assert [line.split()[1] for line in result.out.splitlines()] == ["STATE", "ACTIVE", "FAILED"]
+
+
+def test_list_can_be_narrowed(clonejob, stub):
+    stub.on("GET", f"/v1/{VM}/cloneJobs", {"cloneJobs": [job(s) for s in ("ACTIVE", "FAILED", "FAILED", "SUCCEEDED")]})
+
+    def states(*options):
+        listed = clonejob("list", "web-1", "--json", *options, "--server", stub.url)
+        return [each["state"] for each in json.loads(listed.out)]
+
+    assert states("--state", "failed") == ["FAILED", "FAILED"]
+    assert states("--limit", "2") == ["ACTIVE", "FAILED"]
+    assert states("--state", "FAILED", "--limit", "1") == ["FAILED"]
+    assert clonejob("list", "--state", "LOST", "--server", stub.url).code == 2
+
+
+def test_a_repeated_request_id_is_the_same_job(clonejob, stub):
+    stub.on("POST", f"/v1/{VM}/cloneJobs", {"name": OPERATION, "metadata": {"target": JOB}, "done": True})
+    stub.on("GET", f"/v1/{JOB}", job("PENDING"))
+    request_id = "6BA7B810-9dad-11d1-80b4-00c04fd430c8"
+    for _ in range(2):
+        assert clonejob("submit", "web-1", "--request-id", request_id, "--server", stub.url).code == 0
+    queries = [call.query for call in stub.calls if call.method == "POST"]
+    assert queries[0] == queries[1]
+    assert f"cloneJobId=clone-{request_id.replace('-', '').lower()}" in queries[0]
+
+
+@pytest.mark.parametrize(("options", "name"), [(["--target", "nowhere"], "nowhere"), ([], "local")])
+def test_a_target_that_is_not_there_is_refused_before_anything_is_made(clonejob, service, disk, options, name):
+    there = [{"name": f"{TARGETS}/{t}"} for t in ("simulated", "gce")]
+    service.on("GET", f"/v1/{TARGETS}", {"targetProjects": there})
+    service.on("GET", f"/v1/{VM}", (404, {"error": {"status": "NOT_FOUND", "message": "no"}}))
+    result = clonejob("vm", "import", "web-1", "--disk", disk, *options, "--server", service.url)
+    assert (result.code, result.err) == (
+        4,
+        f"error: target project '{name}' does not exist; choose one with --target, there are: gce, simulated\n",
+    )
+    assert {call.method for call in service.calls} == {"GET"}
+
+
+def test_a_vm_that_has_a_target_needs_no_local_one(clonejob, service, disk):
+    service.on("GET", f"/v1/{TARGETS}", {"targetProjects": [{"name": f"{TARGETS}/simulated"}]})
+    service.on("POST", f"/v1/{VM.rpartition('/')[0]}", exists())
+    assert clonejob("vm", "import", "web-1", "--disk", disk, "--server", service.url).code == 0
+
+
+def test_a_vm_is_updated_without_an_upload(clonejob, service):
+    service.on("PATCH", f"/v1/{VM}", {"name": OPERATION, "done": True})
+    result = clonejob("vm", "update", "web-1", "--hostname", "", "--target", "simulated", "--skip-os-adaptation",
+                      "--server", service.url)  # fmt: skip
+    assert (result.code, result.out) == (
+        0, "web-1: the next clones have hostname, targetProject, skipOsAdaptation as given\n"
+    )  # fmt: skip
+    (change,) = [call for call in service.calls if call.method == "PATCH"]
+    assert unquote(change.query) == (
+        "updateMask=computeEngineTargetDefaults.hostname,computeEngineTargetDefaults.targetProject,"
+        "policy.skipOsAdaptation"
+    )
+    assert json.loads(change.body) == {
+        "computeEngineTargetDefaults": {"hostname": "", "targetProject": f"{TARGETS}/simulated"},
+        "policy": {"skipOsAdaptation": True},
+    }
+    assert clonejob("vm", "update", "web-1", "--adapt-os", "--json", "--server", service.url).code == 0
+    assert json.loads([c for c in service.calls if c.method == "PATCH"][1].body) == {
+        "policy": {"skipOsAdaptation": False}
+    }
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 2), (["--target", "nowhere"], 4), (["--target", "A/B"], 2)])
+def test_an_update_that_makes_no_sense_is_refused(clonejob, service, options, code):
+    assert clonejob("vm", "update", "web-1", *options, "--server", service.url).code == code
+    assert "PATCH" not in [call.method for call in service.calls]
+
+
+def booted(verdict, **more):
+    return {"target": "local", "steps": [{}, {"progress": {"boot": {"verdict": verdict, **more}}}]}
+
+
+def cloned(**more):
+    details = {"vmName": "web-1-abc", "project": "local", "zone": "local-a"}
+    return job("SUCCEEDED", endTime="2026-01-01T00:00:04.323456789Z", computeEngineTargetDetails=details, **more)
+
+
+@pytest.mark.parametrize("verdict", ["BOOTED", "NO_BOOT", "UNKNOWN"])
+@pytest.mark.parametrize("command", ["watch", "submit"])
+def test_the_end_says_what_was_made_and_whether_it_boots(clonejob, stub, command, verdict):
+    stub.on("POST", f"/v1/{VM}/cloneJobs", {"name": OPERATION, "done": True})
+    stub.on("GET", f"/v1/{JOB}", cloned())
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", booted(verdict))
+    arguments = ["watch", "web-1/c1"] if command == "watch" else ["submit", "web-1", "--id", "c1", "--wait"]
+    result = clonejob(*arguments, "--server", stub.url)
+    assert result.code == 0
+    lines = (result.out if command == "watch" else result.err).splitlines()
+    assert lines[0] == f"web-1/c1 SUCCEEDED in 4.2 s: instance web-1-abc (local), boot {verdict}"
+    warned = "warning: " in result.err and f"boot {verdict}" in result.err.splitlines()[-1]
+    assert warned == (verdict != "BOOTED")
+    assert clonejob(*arguments, "--json", "--server", stub.url).err == ""
+
+
+@pytest.mark.parametrize(
+    ("boot", "line"),
+    [
+        ({"verdict": "BOOTED", "seconds": 2.13, "console": "a\r\nlogin:\x1b[2J\r\n\r\n"}, "BOOTED after 2.1 s: login:"),
+        ({"verdict": "NO_BOOT", "seconds": None, "console": "", "detail": "no disk"}, "NO_BOOT (no disk)"),
+        ({"verdict": "UNKNOWN", "seconds": None, "console": "x"}, "UNKNOWN (nothing seen within boot_timeout_s): x"),
+    ],
+)
+def test_show_tells_the_instance_and_how_it_booted(clonejob, stub, boot, line):
+    stub.on("GET", f"/v1/{JOB}", job("SUCCEEDED"))
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", booted(**boot))
+    rows = [{"kind": "disk", "name": "d"}, {"kind": "instance", "name": "web-1-xyz"}]
+    stub.on("GET", f"/clonejob/v1/{JOB}/ledger", {"ledger": rows})
+    stub.on("GET", f"/clonejob/v1/{JOB}/events", {})
+    shown = clonejob("show", "web-1/c1", "--server", stub.url)
+    assert f"\nboot      {line}\n" in shown.out
+    assert "\ninstance  web-1-xyz (hostname -)\n" in shown.out
+    assert ("warning" in shown.err) == (boot["verdict"] != "BOOTED")
+
+
+@pytest.mark.parametrize("command", ["watch", "submit", "show"])
+def test_a_failed_adaptation_tells_how_to_do_without(clonejob, stub, command):
+    code = {"code": "OS_ADAPTATION_ERROR"}
+    failed = job("FAILED", error={"message": "no kernel", "details": [{"reason": "x"}, code]})
+    stub.on("POST", f"/v1/{VM}/cloneJobs", {"name": OPERATION, "done": True})
+    stub.on("GET", f"/v1/{JOB}", failed)
+    for part in ("progress", "ledger", "events"):
+        stub.on("GET", f"/clonejob/v1/{JOB}/{part}", {})
+    arguments = [command, "web-1/c1"] if command != "submit" else ["submit", "web-1", "--id", "c1", "--wait"]
+    result = clonejob(*arguments, "--server", stub.url)
+    assert "hint: clonejob vm update web-1 --skip-os-adaptation\n" in result.err

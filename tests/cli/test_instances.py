@@ -1,0 +1,273 @@
+"""The user's own hand on clones, on real targets; no service runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from conftest import missing
+from targets import qemu_vm
+from targets.base import BootVerdict, ResourceKind, ResourceRef
+from targets.guest import build_disk
+from tasks import steps
+from tasks.services import Request, Services
+from worker.cli import instances, output
+from worker.composition import build_runtime, upgrade_database
+from worker.settings import load_settings
+
+PARENT = "projects/clonejob/locations/global"
+
+
+class Lab:
+    """A data folder as the service keeps it, without the service."""
+
+    def __init__(self, data_dir):
+        data_dir.mkdir()
+        self.settings = load_settings(data_dir=data_dir, inline_wait_s=0.2, poll_s=0.05)
+        upgrade_database(self.settings)
+        self.sent = []
+        publisher = SimpleNamespace(steps=lambda *message: bool(self.sent.append(message)) or True)
+        self.runtime = build_runtime(self.settings, publisher)
+        self.targets = self.runtime.targets
+        self.services = Services(self.runtime)
+        self.services.sources.create(PARENT, "default", {}, Request())
+
+    def add_vm(self, vm_id, target, **defaults):
+        projects = f"{PARENT}/targetProjects"
+        if not self.services.target_projects.list(PARENT).items:
+            for each in self.targets:
+                self.services.target_projects.create(PARENT, each, {"project": each}, Request())
+        body = {"computeEngineTargetDefaults": {"targetProject": f"{projects}/{target}", **defaults}}
+        _, vm = self.services.migrating_vms.create(f"{PARENT}/sources/default", vm_id, body, Request())
+        disk = self.settings.data_dir / "disk.img"
+        build_disk(disk, data="cycle 1", size_bytes=1024 * 1024)
+        cycle = self.services.cycles.begin(vm.name)
+        self.services.cycles.put_disk(cycle.name, 0, "raw", [disk.read_bytes()])
+        self.services.cycles.finish(cycle.name)
+        return vm.name
+
+    def clone(self, vm_id, target="simulated", *, until=99, **defaults):
+        """A job of a new VM, brought to the step at position ``until``, or to its end; its row."""
+        self.services.clone_jobs.create(self.add_vm(vm_id, target, **defaults), "c1", Request())
+        job_id, epoch, _, kinds = self.sent.pop()
+        for position in range(min(until, len(kinds) + 1)):
+            outcome = steps.run_step(self.runtime, job_id, epoch, position)
+            while outcome.result is steps.Result.AGAIN:
+                time.sleep(outcome.pause_s)
+                outcome = steps.run_step(self.runtime, job_id, epoch, position)
+            assert outcome.result is steps.Result.DONE, outcome
+        return self.runtime.store.get_job(job_id)
+
+    def names(self, target="simulated"):
+        return sorted(seen.ref.name for seen in self.targets[target].inventory())
+
+
+def instance_of(job):
+    return next(row.name for row in job.ledger if row.kind == "instance")
+
+
+@pytest.fixture
+def lab(clonejob, tmp_path):
+    """In ``./data``, where commands look; ``clonejob`` has emptied the environment."""
+    made = Lab(tmp_path / "data")
+    yield made
+    made.runtime.store.engine.dispose()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A terminal, with the answer to the question."""
+
+    def answer(text):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=lambda *_: text + "\n"))
+        monkeypatch.setattr("click.termui.visible_prompt_func", lambda *_: text)
+
+    return answer
+
+
+def one_line(result):
+    assert result.err.startswith("error: "), result.err
+    assert result.err.count("\n") == 1, result.err
+    return result.err
+
+
+def test_list_shows_every_clone(clonejob, lab):
+    job = lab.clone("web-1")
+    listed = clonejob("instance", "list")
+    assert listed.code == 0
+    head, row = listed.out.splitlines()
+    assert head.split() == ["INSTANCE", "TARGET", "STATUS", "JOB", "ID", "BOOT"]
+    assert row.split() == [instance_of(job), "simulated", "ready", job.id, "BOOTED"]
+    (found,) = json.loads(clonejob("--json", "instance", "list", "--target", "simulated").out)
+    disks = found.pop("disks")
+    assert found == {
+        "name": instance_of(job), "target": "simulated", "status": "ready", "detail": "", "jobId": job.id,
+        "boot": "BOOTED",
+    }  # fmt: skip
+    assert [disk["kind"] for disk in disks] == ["disk"]
+    assert json.loads(clonejob("instance", "list", "--target", "local", "--json").out) == []
+
+
+def test_console_prints_what_the_guest_said_and_nothing_that_steers_a_terminal(clonejob, lab, monkeypatch):
+    name = instance_of(lab.clone("web-1", hostname="h1"))
+    shown = clonejob("instance", "console", name)
+    assert (shown.code, shown.out) == (0, "clonejob guest: BOOTED hostname=h1 data=simulated\n")
+    assert json.loads(clonejob("instance", "console", name, "--json").out)["console"].endswith("\r\n")
+    assert output.plain("a\x1b[2Jb\x1b]0;evil\x07\r\n\tc\x9b") == "ab]0;evil\n\tc\n"
+    assert output.plain("") == ""
+
+
+def test_delete_takes_the_instance_and_its_disks_and_nothing_else(clonejob, lab):
+    first, second = lab.clone("web-1"), lab.clone("web-2")
+    name = instance_of(first)
+    lab.targets["simulated"].clear()
+    result = clonejob("instance", "delete", name, "--yes", "--json")
+    assert result.code == 0, result.err
+    deleted = json.loads(result.out)
+    assert [part["kind"] for part in deleted["deleted"]] == ["instance", "disk"]
+    assert lab.names() == sorted(row.name for row in second.ledger if row.role == "product")
+    order = [call.kind for call in lab.targets["simulated"].calls() if call.op == "delete" and call.phase == "effect"]
+    assert order == ["instance", "disk"]
+    again = clonejob("instance", "delete", name, "--yes")
+    assert (again.code, "has no instance" in one_line(again)) == (4, True)
+    assert lab.runtime.store.get_job(first.id).state == "SUCCEEDED"
+
+
+def test_a_running_job_is_refused_until_it_has_ended(clonejob, lab):
+    job = lab.clone("web-1", until=3)
+    assert job.end_time is None
+    before = lab.names()
+    result = clonejob("instance", "delete", instance_of(job), "--yes")
+    assert result.code == 5
+    assert "is still running (ACTIVE); cancel the job instead: clonejob cancel web-1/c1" in one_line(result)
+    assert lab.names() == before
+    steps.run_step(lab.runtime, job.id, job.epoch, 3)
+    assert clonejob("instance", "delete", instance_of(job), "--yes").code == 0
+    assert lab.names() == []
+
+
+def test_disks_of_a_running_job_are_refused_by_its_id_too(clonejob, lab):
+    job = lab.clone("web-1", until=2)
+    assert f"\n{job.id}  simulated  disks only  {job.id}  -\n" in clonejob("instance", "list").out
+    assert clonejob("instance", "delete", job.id, "--yes").code == 5
+    assert clonejob("instance", "console", job.id).code == 5
+    assert len(lab.names()) == 2
+
+
+def test_without_a_terminal_nothing_is_deleted_unasked(clonejob, lab, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    name = instance_of(lab.clone("web-1"))
+    result = clonejob("instance", "delete", name)
+    assert (result.code, "repeat with --yes" in one_line(result)) == (2, True)
+    assert name in lab.names()
+
+
+def test_the_question_is_answered_by_its_reader(clonejob, lab, asked):
+    name = instance_of(lab.clone("web-1"))
+    asked("n")
+    result = clonejob("instance", "delete", name)
+    assert (result.code, "not confirmed; nothing was deleted" in result.err, len(lab.names())) == (1, True, 2)
+    asked("y")
+    result = clonejob("instance", "delete", name)
+    assert (result.code, lab.names()) == (0, [])
+    assert result.out == f"deleted instance {name}, disk {name}-disk0 from target simulated\n"
+
+
+def test_an_interrupted_delete_is_repeated_by_the_job_id(clonejob, lab):
+    job = lab.clone("web-1")
+    lab.targets["simulated"].remove_by_hand(ResourceRef(ResourceKind.INSTANCE, instance_of(job)))
+    assert job.id in clonejob("instance", "list").out
+    assert clonejob("instance", "delete", job.id, "--yes").code == 0
+    assert lab.names() == []
+
+
+def test_what_a_delete_waits_for_is_said_when_its_time_is_over(clonejob, lab, monkeypatch):
+    job = lab.clone("web-1")
+    monkeypatch.setattr(instances, "DELETE_TIMEOUT_S", 0.2)
+    lab.targets["simulated"].add_fault(op="delete", kind="instance", fault="slow", delay_s=0.5)
+    result = clonejob("instance", "delete", instance_of(job), "--yes")
+    assert (result.code, "is not gone after 0 s: it is deleting" in one_line(result)) == (1, True)
+    assert len(lab.names()) == 2  # the disks are in use until the instance is gone
+    monkeypatch.setattr(instances, "DELETE_TIMEOUT_S", 10.0)
+    lab.targets["simulated"].add_fault(op="delete", fault="fail")  # is tried again
+    assert clonejob("instance", "delete", instance_of(job), "--yes").code == 0
+    assert lab.names() == []
+
+
+def test_a_refused_call_is_one_line(clonejob, lab):
+    name = instance_of(lab.clone("web-1"))
+    lab.targets["simulated"].add_fault(op="delete", fault="refuse")
+    result = clonejob("instance", "delete", name, "--yes")
+    assert (result.code, one_line(result)) == (1, "error: target simulated: delete was refused (scripted fault)\n")
+
+
+def test_a_job_that_the_database_does_not_know_needs_a_word_more(clonejob, lab, monkeypatch, tmp_path):
+    name = instance_of(lab.clone("web-1"))
+    elsewhere = f"sqlite:///{tmp_path}/other.sqlite3"
+    monkeypatch.setenv("CLONEJOB_DATABASE_URL", elsewhere)
+    result = clonejob("instance", "delete", name, "--yes")
+    assert (result.code, "the database does not know clone job" in one_line(result)) == (5, True)
+    assert not (tmp_path / "other.sqlite3").exists()
+    (tmp_path / "other.sqlite3").touch()
+    result = clonejob("instance", "delete", name, "--yes", "--orphan")
+    assert (result.code, "does not answer (no such table" in one_line(result)) == (1, True)
+    (tmp_path / "other.sqlite3").unlink()
+    assert clonejob("instance", "delete", name, "--yes", "--orphan").code == 0
+    assert lab.names() == []
+
+
+def test_what_clonejob_did_not_make_is_not_there(clonejob, lab):
+    lab.targets["simulated"].foreign(ResourceKind.INSTANCE, "mine", {"made-by": "a user"})
+    assert "mine" not in clonejob("instance", "list").out
+    result = clonejob("instance", "delete", "mine", "--yes")
+    assert (result.code, "has no instance 'mine' that clonejob made" in one_line(result)) == (4, True)
+    assert lab.targets["simulated"].find(ResourceRef(ResourceKind.INSTANCE, "mine")) is not None
+
+
+def test_one_name_on_two_targets_needs_a_choice(clonejob, lab, monkeypatch):
+    monkeypatch.setenv("CLONEJOB_TARGETS", '{"a": {"type": "simulated"}, "b": {"type": "simulated"}}')
+    lab.settings = load_settings()
+    lab.runtime = build_runtime(lab.settings, lab.runtime.publisher, engine=lab.runtime.store.engine)
+    lab.targets, lab.services = lab.runtime.targets, Services(lab.runtime)
+    for vm, target in (("web-1", "a"), ("web-2", "b")):
+        lab.clone(vm, target, vmName="twin")
+    result = clonejob("instance", "delete", "twin", "--yes")
+    assert (result.code, "exists on the targets a, b; choose one with --target" in one_line(result)) == (5, True)
+    assert clonejob("instance", "delete", "twin", "--yes", "--target", "b").code == 0
+    assert (len(lab.names("a")), lab.names("b")) == (2, [])
+
+
+def test_a_look_makes_no_folder_and_names_what_is_wrong(clonejob, tmp_path):
+    result = clonejob("instance", "list")
+    assert (result.code, "there is no data folder" in one_line(result)) == (4, True)
+    assert list(tmp_path.iterdir()) == []
+    result = clonejob("instance", "list", "--target", "moon")
+    assert (result.code, "target 'moon' is not configured; there are: local, simulated" in one_line(result)) == (
+        2,
+        True,
+    )
+
+
+def test_a_real_machine(clonejob, lab):
+    if absent := [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]:
+        missing(f"{', '.join(absent)} not installed")
+    target = lab.targets["local"]
+    try:
+        job = lab.clone("web-1", "local", hostname="h1")
+        name = instance_of(job)
+        deadline = time.monotonic() + 20
+        while json.loads(clonejob("instance", "list", "--json").out)[0]["boot"] != BootVerdict.BOOTED:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "clonejob guest: BOOTED hostname=h1 data=cycle 1\n" in clonejob("instance", "console", name).out
+        assert clonejob("instance", "delete", name, "--yes").code == 0
+        assert lab.names("local") == []
+        assert qemu_vm.running(target._root_id) == []
+        assert [path for part in ("instances", "disks", "images") for path in (target.root / part).iterdir()] == []
+    finally:
+        qemu_vm.stop(qemu_vm.running(target._root_id), target.root, timeout_s=5)

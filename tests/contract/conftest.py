@@ -1,0 +1,227 @@
+"""What the conformance tests need of each target, and the check that no test leaves anything behind.
+
+To test a target of your own: write a kit like the ones below and add it to ``KITS``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from targets import qemu_vm
+from targets.base import (
+    AdaptedImageSpec,
+    BootVerdict,
+    DiskSpec,
+    InstanceSpec,
+    Owner,
+    ResourceKind,
+    ResourceRef,
+    ResourceSpec,
+    Snapshot,
+    Target,
+)
+from targets.errors import TransientError
+from targets.guest import build_disk
+from targets.local_files import write_json
+from targets.qemu import QemuTarget
+from targets.simulated import SimulatedTarget
+from targets.snapshot_store import FileSnapshotStore
+
+DISK_BYTES = 1024 * 1024
+KEY = "cycle-1/disk0.raw"
+
+
+class Kit:
+    """One target under test: ways to reach it as other processes and as a user would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "target"
+        self.snapshots = FileSnapshotStore(folder / "snapshots")
+        build_disk(folder / "guest.raw", data="cycle=1", size_bytes=DISK_BYTES)
+        content = (folder / "guest.raw").read_bytes()
+        with self.snapshots.writer(KEY) as writer:
+            writer.write(content)
+        self.snapshot = Snapshot(KEY, "raw", DISK_BYTES, writer.sha256)
+        self.target = self.connect()
+
+    def connect(self) -> Target:
+        """The target as another worker sees it."""
+        raise NotImplementedError
+
+    def make_foreign(self, ref: ResourceRef) -> None:
+        """Make what stands under the name as a user would."""
+        raise NotImplementedError
+
+    def leave_half_made(self, spec: ResourceSpec) -> None:
+        """Leave what a creator leaves that is killed at the worst moment."""
+        raise NotImplementedError
+
+    def power_off(self, ref: ResourceRef) -> None:
+        """Stop an instance as a user would, or a crash."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Remove everything, and check that nothing is left."""
+        for seen in self.target.inventory():
+            assert seen.job_id is not None
+            self.target.delete(seen.ref, job_id=seen.job_id, uid=seen.uid)
+        assert self.target.inventory() == []
+        assert list((self.root / "locks").iterdir()) == []
+        left = [path.name for path in self.folder.rglob("*") if path.name.endswith((".tmp", ".part"))]
+        assert left == []
+
+    # Specs
+
+    def image(self, name: str = "c-image", job_id: str = "job-1") -> AdaptedImageSpec:
+        ref = ResourceRef(ResourceKind.ADAPTED_IMAGE, name)
+        return AdaptedImageSpec(ref, Owner(job_id, 1), self.snapshot, hostname="web-1")
+
+    def disk(self, name: str = "c-disk0", job_id: str = "job-1", adapted_image: str | None = None) -> DiskSpec:
+        ref = ResourceRef(ResourceKind.DISK, name)
+        return DiskSpec(ref, Owner(job_id, 1), 0, self.snapshot, adapted_image, {"team": "blue"})
+
+    def instance(
+        self, name: str = "c-vm", job_id: str = "job-1", disks: tuple[str, ...] = ("c-disk0",), machine_type: str = ""
+    ) -> InstanceSpec:
+        ref = ResourceRef(ResourceKind.INSTANCE, name)
+        return InstanceSpec(ref, Owner(job_id, 1), disks, "web-1", machine_type, {"team": "blue"})
+
+    def spec(self, kind: ResourceKind, name: str, job_id: str = "job-1") -> ResourceSpec:
+        """A spec that needs nothing else to exist."""
+        if kind is ResourceKind.ADAPTED_IMAGE:
+            return self.image(name, job_id)
+        return self.disk(name, job_id) if kind is ResourceKind.DISK else self.instance(name, job_id, disks=())
+
+    def delete_until_gone(self, ref: ResourceRef, job_id: str = "job-1") -> None:
+        """What clean-up does."""
+        deadline = time.monotonic() + 10
+        while (seen := self.target.find(ref)) is not None:
+            assert time.monotonic() < deadline, seen
+            self.target.delete(ref, job_id=job_id, uid=seen.uid)
+
+    def wait_booted(self, ref: ResourceRef) -> str:
+        """The console once the guest has booted."""
+        deadline = time.monotonic() + 15
+        while (report := self.target.boot_report(ref)).verdict is not BootVerdict.BOOTED:
+            assert time.monotonic() < deadline, report
+            time.sleep(0.02)  # a guest's clock cannot be moved from here
+        return report.console
+
+    def snapshot_sha256(self) -> str:
+        return hashlib.sha256(self.snapshots.path(KEY).read_bytes()).hexdigest()
+
+
+class SimulatedKit(Kit):
+    target: SimulatedTarget
+
+    def connect(self) -> SimulatedTarget:
+        return SimulatedTarget(self.root, call_timeout_s=5)
+
+    def make_foreign(self, ref: ResourceRef) -> None:
+        self.target.foreign(ref.kind, ref.name, {"made-by": "a user"})
+
+    def leave_half_made(self, spec: ResourceSpec) -> None:
+        self.target.add_fault(op="create", fault="half_made", name=spec.ref.name)
+        with pytest.raises(TransientError):
+            self.target.create(spec)
+
+    def power_off(self, ref: ResourceRef) -> None:
+        self.target.power_off(ref)
+
+
+class QemuKit(Kit):
+    target: QemuTarget
+
+    def connect(self) -> QemuTarget:
+        return QemuTarget(self.root, self.snapshots, call_timeout_s=20)
+
+    def path(self, ref: ResourceRef) -> Path:
+        folders = {ResourceKind.ADAPTED_IMAGE: "images", ResourceKind.DISK: "disks", ResourceKind.INSTANCE: "instances"}
+        return self.root / folders[ref.kind] / ref.name
+
+    def make_foreign(self, ref: ResourceRef) -> None:
+        self.path(ref).mkdir()
+        write_json(self.path(ref) / "notes.json", {"made-by": "a user"}, durable=False)
+
+    def leave_half_made(self, spec: ResourceSpec) -> None:
+        self.target._folders.claim(spec.ref, spec.owner.labels(), {})
+        (self.path(spec.ref) / "disk.qcow2.tmp").write_bytes(b"half")
+
+    def power_off(self, ref: ResourceRef) -> None:
+        qemu_vm.stop(self.processes(), self.path(ref), timeout_s=5)
+
+    def processes(self) -> list[qemu_vm.VmProcess]:
+        return qemu_vm.running(self.target._root_id)
+
+    def close(self) -> None:
+        try:
+            super().close()
+            assert self.processes() == []
+            assert _qemu_commands_with(str(self.root)) == []
+        finally:
+            qemu_vm.stop(self.processes(), self.root, timeout_s=5)
+
+
+def _qemu_commands_with(text: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            except OSError:
+                continue
+            if command.split(" ")[0].rsplit("/", 1)[-1].startswith("qemu") and text in command:
+                found.append(command)
+    return found
+
+
+def require_qemu() -> None:
+    """Skip without QEMU on a laptop, fail in CI."""
+    missing = [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]
+    if missing:
+        message = f"{', '.join(missing)} not installed"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+
+
+KITS: Mapping[str, Callable[[Path], Kit]] = {"simulated": SimulatedKit, "qemu": QemuKit}
+
+
+@pytest.fixture(params=list(KITS))
+def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
+    if request.param == "qemu":
+        require_qemu()
+    made = KITS[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> Iterator[QemuKit]:
+    require_qemu()
+    made = QemuKit(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def no_trace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """No process with the test's folder on its command line, no child, no socket outlives the test."""
+    before = set(_children())
+    yield
+    assert _qemu_commands_with(str(tmp_path)) == []
+    assert set(_children()) - before == set()
+    assert [path for path in tmp_path.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)] == []
+
+
+def _children() -> list[int]:
+    return [child.pid for child in psutil.Process().children(recursive=True)]

@@ -1,0 +1,149 @@
+"""What the demo sees: the service's own words about a job, and QEMU's about virtual machines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from qemu.qmp import QMPClient, QMPError
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from worker.demo.service import DemoError, Service
+
+STEP_TITLES = {"adapting_os": "adapting the OS", "preparing_vm_disks": "preparing disks",
+               "instantiating_migrated_vm": "instantiating", "finish": "finishing"}  # fmt: skip
+TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
+_STATE_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "CANCELLING": "yellow"}
+
+
+@dataclass(frozen=True)
+class Vm:
+    """One running virtual machine, as QEMU itself answers on its monitor socket."""
+
+    name: str
+    status: str
+    pid: int
+    files: tuple[str, ...]
+
+
+def qemu_view(data_dir: Path) -> list[Vm]:
+    """Every QEMU process on files of this data folder, with what its monitor says. Asks the kernel and QEMU, not us."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        command = process.info["cmdline"] or []
+        disks = tuple(part for part in command if str(data_dir) in part)
+        # A zombie has no command line, so a virtual machine that has just ended is not counted.
+        if command and "qemu-system" in command[0] and disks:
+            name = command[command.index("-name") + 1].split(",")[0]
+            try:
+                found.append(_ask(process.info["pid"], name, disks, data_dir))
+            except (EOFError, OSError, QMPError):
+                # It ends while it is being asked, or has not opened its monitor yet; a live one answers the next time.
+                continue
+    return found
+
+
+def _ask(pid: int, name: str, disks: tuple[str, ...], data_dir: Path) -> Vm:
+    folder = os.open(data_dir / "targets" / "local" / "instances" / name, os.O_RDONLY)
+    try:
+        status = asyncio.run(_query_status(f"/proc/self/fd/{folder}/qmp.sock"))
+    finally:
+        os.close(folder)
+    return Vm(name, status, pid, disks)
+
+
+async def _query_status(socket: str) -> str:
+    monitor = QMPClient("demo")
+    await asyncio.wait_for(monitor.connect(socket), 5)
+    try:
+        reply: Any = await monitor.execute("query-status")
+        return str(reply["status"])
+    finally:
+        with contextlib.suppress(EOFError):
+            await monitor.disconnect()
+
+
+def files_below(folder: Path) -> list[str]:
+    """Every file that the target keeps for resources: what must be gone after a cancel."""
+    kinds = ("disks", "images", "instances")
+    return sorted(
+        str(path.relative_to(folder)) for kind in kinds for path in (folder / kind).rglob("*") if path.is_file()
+    )
+
+
+class JobWatch:
+    """Follows some jobs through the service's progress page, and draws them."""
+
+    def __init__(self, service: Service, console: Console, jobs: Mapping[str, str]) -> None:
+        self._http = httpx.Client(base_url=service.rest_url, timeout=10)
+        self._console = console
+        self._jobs = dict(jobs)  # title -> full name
+        self.latest: dict[str, dict[str, Any]] = {}
+        self._drawn: dict[str, tuple[str, ...]] = {}
+
+    def follow(self, title: str, name: str) -> None:
+        """Follow one more job."""
+        self._jobs[title] = name
+
+    def instance(self, name: str) -> dict[str, Any]:
+        """The ledger row of the job's instance."""
+        rows: list[dict[str, Any]] = self.page(name, "ledger")["ledger"]
+        return next(row for row in rows if row["kind"] == "instance")
+
+    def page(self, name: str, page: str) -> Any:
+        """One of the service's pages about a job: progress, ledger or events."""
+        answer = self._http.get(f"/clonejob/v1/{name}/{page}")
+        answer.raise_for_status()
+        return answer.json()
+
+    def until(self, done: Callable[[dict[str, dict[str, Any]]], bool], *, timeout_s: float, what: str) -> None:
+        """Draw the jobs live until ``done`` says so. Raises: DemoError after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        with Live(console=self._console, refresh_per_second=8, auto_refresh=self._console.is_terminal) as live:
+            while True:
+                self.latest = {title: self.page(name, "progress") for title, name in self._jobs.items()}
+                self._draw(live)
+                if done(self.latest):
+                    return
+                if time.monotonic() > deadline:
+                    raise DemoError(f"waited {timeout_s:.0f} s in vain until {what}")
+                time.sleep(0.1)
+
+    def _draw(self, live: Live) -> None:
+        """Bars that move on a terminal; elsewhere a line whenever a job has moved."""
+        if self._console.is_terminal:
+            live.update(self._table())
+            return
+        for title, progress in self.latest.items():
+            row = self._row(title, progress)
+            if self._drawn.get(title) != row[1:3]:
+                self._drawn[title] = row[1:3]
+                self._console.print("    " + "  ".join(part for part in row if part), highlight=False)
+
+    def _table(self) -> Table:
+        table = Table("job", "state", "step", "progress", "", box=None, pad_edge=False)
+        for title, progress in self.latest.items():
+            table.add_row(*self._row(title, progress))
+        return table
+
+    @staticmethod
+    def _row(title: str, progress: dict[str, Any]) -> tuple[str, ...]:
+        state, steps = progress["state"], progress["steps"]
+        started = [step for step in steps if step.get("startTime")]
+        ended = sum(step.get("endTime") is not None for step in steps)
+        share = 1.0 if state in TERMINAL else ended / (len(steps) + 1)
+        bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
+        step = STEP_TITLES[started[-1]["kind"]] if started else "waits for a worker"
+        detail = "" if not started or state in TERMINAL else started[-1]["progress"].get("detail", "")
+        styled = f"[{_STATE_STYLE.get(state, 'cyan')}]{state}[/]"
+        return title, styled, "" if state in TERMINAL else step, bar, progress["cleanupDetail"] or detail

@@ -42,6 +42,7 @@ _DECISIONS = """
 | `last_replication_cycle` | the last that has ended, failed ones too; `last_sync` counts successful ones only | the contract's own words |
 | `view` | BASIC by default; FULL adds `recent_clone_jobs` | the contract's own words |
 | known locations | `global`, the one of the settings, and those in which the project has a source; a filter is INVALID_ARGUMENT | locations are names here, not places |
+| a `target_project` that does not exist, in the target defaults of a MigratingVm | FAILED_PRECONDITION (`TARGET_PROJECT_NOT_FOUND`) when it is set, by create or update; an id that is taken is told first | AIP-193; a VM that cannot be cloned would be found out much later |
 | a failed job's `error` | code UNKNOWN with MigrationError: CLONE_ERROR or OS_ADAPTATION_ERROR, the cause, an action item and a help link, which is the path `/docs/errors#REASON` of the service's REST port | the cause lies in the target; the service does not know under which address it is reached |
 | credentials in a Source | dropped on input | nothing here connects to a source |
 | lists | newest first, 500 per page, 1000 at most; all clone jobs, not the 25 most recent | AIP-158; the contract says both |

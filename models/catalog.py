@@ -22,6 +22,7 @@ from models.catalog_base import (
     NotExtendable,
     ParentGone,
     ResourceExists,
+    TargetGone,
     WrongState,
 )
 from models.cycles import CycleWrites
@@ -33,7 +34,7 @@ from models.schema import CloneJob, JobEvent, MigratingVm, Operation, Replicatio
 from models.states import CycleState
 
 __all__ = ["Catalog", "CycleChanged", "CycleClosed", "CycleRunning", "InUse", "JobRunning", "Listed", "N", "Named", "NotExtendable",
-           "ParentGone", "ResourceExists", "Sync", "WrongState"]  # fmt: skip
+           "ParentGone", "ResourceExists", "Sync", "TargetGone", "WrongState"]  # fmt: skip
 
 Named = Source | TargetProject | MigratingVm | ReplicationCycle | CloneJob | Operation
 N = TypeVar("N", bound=Named)

@@ -38,6 +38,7 @@ _DECISIONS = """
 | states of a MigratingVm | see states.md; a call that finds its work done succeeds and changes nothing; in another state it is FAILED_PRECONDITION and says what is allowed | AIP-216; the contract publishes no graph |
 | who starts a migration? | StartMigration, or the first upload of a cycle | uploading is our addition; an uploader should not need two calls |
 | PauseMigration | no cycle can begin, the one that runs is PAUSED and keeps its disks; ResumeMigration goes on with it | the contract cancels running tasks and preserves source data |
+| `total_pause_duration` of a ReplicationCycle | how long it was PAUSED by PauseMigration, with the pause that goes on | the contract says no more than its name |
 | FinalizeMigration | from ACTIVE or PAUSED, with no clone job running and no cycle open; snapshots that no kept clone depends on are removed | the contract allows it after cut-over only, which is not covered |
 | expiration | 100 days after creation; ExtendMigration adds 100 days, from 14 days before the end until 30 days after it; an EXPIRED VM comes back as ACTIVE, or READY if nothing was replicated; nothing is deleted by time | product documentation |
 | `last_replication_cycle` | the last that has ended, failed ones too; `last_sync` counts successful ones only | the contract's own words |

@@ -68,13 +68,15 @@ def change_state(method: str) -> Callable[[Services, Any], Message]:
 
 def get_cycle(services: Services, request: Any) -> Message:
     """One ReplicationCycle."""
-    return translate.replication_cycle(services.cycles.get(check_name("name", request.name, REPLICATION_CYCLE)))
+    row = services.cycles.get(check_name("name", request.name, REPLICATION_CYCLE))
+    return translate.replication_cycle(row, services.migrating_vms.now())
 
 
 def list_cycles(services: Services, request: Any) -> Message:
     """The ReplicationCycles of one VM."""
     page = services.cycles.list(check_name("parent", request.parent, MIGRATING_VM, wildcards=True), **paging(request))
-    items = [translate.replication_cycle(row) for row in page.items]
+    now = services.migrating_vms.now()
+    items = [translate.replication_cycle(row, now) for row in page.items]
     return page_of(v1.ListReplicationCyclesResponse.pb(), "replication_cycles", page, items)
 
 

@@ -31,18 +31,22 @@ _DECISIONS = """
 | ids of new resources | `[a-z]([-a-z0-9]{0,61}[a-z0-9])?` | AIP-122 |
 | an empty `update_mask` | overwrites all fields that can be set, as `*` does | the contract's own words; AIP-134 would spare what the request leaves out |
 | paths of `update_mask` | fields, nested with dots, and keys of maps (``labels.env``, ``labels.`a.b` ``); output-only fields are left out, a mask of nothing else is refused | AIP-161, AIP-203 |
+| the `name` in the body of an update, over REST | that of the URL, or empty; another one is INVALID_ARGUMENT | AIP-134; nobody guesses which one is meant |
 | DeleteSource | FAILED_PRECONDITION while it has migrating VMs, with their number | AIP-135; the request has no `force` |
 | DeleteMigratingVm | FAILED_PRECONDITION while a clone job runs or a replication cycle has not ended, which it names. Then VM, cycles and jobs are gone from every read and their names are free; the record of the jobs stays, and so do the snapshots that kept clones depend on | the ledger is evidence; see decisions.md |
 | DeleteTargetProject | FAILED_PRECONDITION while a VM's target defaults name it, with one such VM | AIP-135 |
 | states of a MigratingVm | see states.md; a call that finds its work done succeeds and changes nothing; in another state it is FAILED_PRECONDITION and says what is allowed | AIP-216; the contract publishes no graph |
 | who starts a migration? | StartMigration, or the first upload of a cycle | uploading is our addition; an uploader should not need two calls |
 | PauseMigration | no cycle can begin, the one that runs is PAUSED and keeps its disks; ResumeMigration goes on with it | the contract cancels running tasks and preserves source data |
+| `total_pause_duration` of a ReplicationCycle | how long it was PAUSED by PauseMigration, with the pause that goes on | the contract says no more than its name |
 | FinalizeMigration | from ACTIVE or PAUSED, with no clone job running and no cycle open; snapshots that no kept clone depends on are removed | the contract allows it after cut-over only, which is not covered |
 | expiration | 100 days after creation; ExtendMigration adds 100 days, from 14 days before the end until 30 days after it; an EXPIRED VM comes back as ACTIVE, or READY if nothing was replicated; nothing is deleted by time | product documentation |
 | `last_replication_cycle` | the last that has ended, failed ones too; `last_sync` counts successful ones only | the contract's own words |
-| `view` | BASIC by default; FULL adds `recent_clone_jobs` | the contract's own words |
+| `view` | BASIC by default; FULL adds `recent_clone_jobs`; a number that is no view is INVALID_ARGUMENT | the contract's own words |
 | known locations | `global`, the one of the settings, and those in which the project has a source; a filter is INVALID_ARGUMENT | locations are names here, not places |
+| a `target_project` that does not exist, in the target defaults of a MigratingVm | FAILED_PRECONDITION (`TARGET_PROJECT_NOT_FOUND`) when it is set, by create or update; an id that is taken is told first | AIP-193; a VM that cannot be cloned would be found out much later |
 | a failed job's `error` | code UNKNOWN with MigrationError: CLONE_ERROR or OS_ADAPTATION_ERROR, the cause, an action item and a help link, which is the path `/docs/errors#REASON` of the service's REST port | the cause lies in the target; the service does not know under which address it is reached |
+| system parameters over REST | `fields` is applied (rest.md), `alt` is JSON with enums by name or number, anything else is INVALID_ARGUMENT; the others are accepted and change nothing | Google's system parameters |
 | credentials in a Source | dropped on input | nothing here connects to a source |
 | lists | newest first, 500 per page, 1000 at most; all clone jobs, not the 25 most recent | AIP-158; the contract says both |
 """

@@ -24,7 +24,8 @@ The VM Migration v1 contract (`/v1/`, by google.api.http) and the additions of c
 
 Fields marked as output only in the contract are ignored on input. Each error has the shape `clonejob.Error`, with a
 `google.rpc.ErrorInfo` whose `reason` is stable. What the contract has and this service does not answers 501 and is not
-listed here."""
+listed here. Every call takes `fields` (partial response, such as `fields=name,steps/startTime`) and `alt` (`json`, or
+`json;enum-encoding=int`)."""
 _RANGE = "bytes FIRST-LAST/TOTAL; bytes */TOTAL to ask how much has arrived. Without it the body is the whole disk."
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from api.limits import MAX_JSON_BYTES, CallTimeout, Limits, body_too_large, chec
 from api.methods import METHODS, Method
 from api.names import CLONE_JOB, check_name
 from api.paths import match_path
+from api.system_parameters import Form, read_form
 from api.texts import check_json
 from api.uncovered import UNCOVERED, Uncovered, not_covered
 from tasks.errors import InvalidArgument
@@ -112,18 +114,22 @@ class RestApp:
         if isinstance(route, Uncovered):
             raise not_covered(route.rpc)
         if isinstance(route, UploadRoute):
+            form = read_form(query, None)
+            uploads.check_plain(query, request.headers)
             if route.verb != "PUT":
                 received: Response = await self._run(uploads.received, self._services, variables)
-                return received
+                return _shaped(received, form)
             upload = uploads.check_upload(variables, query, request.headers)
-            return await uploads.put(self._services, self._upload_executor, body, upload)
+            return _shaped(await uploads.put(self._services, self._upload_executor, body, upload), form)
         raw = await self._read_json(request, route, body)
         if isinstance(route, Addition):
+            form = read_form(query, None)
             arguments = additions.parse_json(route, raw)
             check_json(arguments)
             if route.streams and accepts_events(request.headers.get("accept", "")):
                 return await self._stream(request, route, variables)
-            return JSONResponse(await self._run(route.handler, self._services, variables["name"], arguments))
+            answer = await self._run(route.handler, self._services, variables["name"], arguments)
+            return JSONResponse(form.shape(answer))
         if route.body == permissions.BODY_WITH_REFERENCES:
             await self._check_references(principal, route, variables, query, raw)
         return JSONResponse(await self._run(_call, self._services, route, variables, query, raw))
@@ -189,9 +195,10 @@ def _find(routes: Iterable[R], verb: str, raw_path: str) -> tuple[R, dict[str, s
     for route in routes:
         variables = match_path(route.path, raw_path)
         if variables is not None:
-            if route.verb == verb:
+            verbs = ("GET", "HEAD") if isinstance(route, Page | _Health) else (route.verb,)
+            if verb in verbs:  # the server sends no body to HEAD
                 return route, variables
-            allowed.append(route.verb)
+            allowed += verbs
     if allowed:
         raise errors.MethodNotAllowed(verb, sorted(set(allowed)))
     raise errors.RouteNotFound(
@@ -203,9 +210,19 @@ def _call(
     services: Services, method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes
 ) -> dict[str, Any]:
     """One call of the contract, in a worker thread: JSON costs more than most handlers."""
+    form = read_form(query, method.response.DESCRIPTOR)
     message = transcode.to_request(method, variables, query, raw)
     response = method.handler(services, message)
-    return transcode.to_json(response, enums_as_integers=transcode.integer_enums(query))
+    shaped: dict[str, Any] = form.shape(transcode.to_json(response, enums_as_integers=form.enums_as_integers))
+    return shaped
+
+
+def _shaped(response: Response, form: Form) -> Response:
+    """The selected part of an answer that is JSON already."""
+    if form.selection is None:
+        return response
+    headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+    return JSONResponse(form.shape(json.loads(bytes(response.body))), response.status_code, headers)
 
 
 async def _read_json(request: Request, body: Body) -> bytes:

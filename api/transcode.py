@@ -1,7 +1,8 @@
 """HTTP to request messages and messages to JSON, by the rules of google.api.http and proto3 JSON.
 
-Path variables win over the body, query parameters may be in camelCase or in proto names, system parameters
-(``$alt``, ``prettyPrint``, ``key`` …) are accepted and, but for the form of enums, ignored (seen on the wire of the official clients).
+A path variable that the body has as well must be the same there, query parameters may be in camelCase or in proto names,
+system parameters (``prettyPrint``, ``key`` …) are accepted and, but for those of ``system_parameters``, ignored (seen on
+the wire of the official clients).
 """
 
 from __future__ import annotations
@@ -53,11 +54,6 @@ def parse_query(raw: bytes) -> Query:
         )
     except ValueError:  # UnicodeDecodeError is one
         raise InvalidArgument("query", "is not a legal query string in UTF-8", reason="INVALID_ENCODING") from None
-
-
-def integer_enums(query: Query) -> bool:
-    """Whether the client asked for enums as integers (``$alt=json;enum-encoding=int``)."""
-    return any(name in ("$alt", "alt") and "enum-encoding=int" in value for name, value in query)
 
 
 def to_request(method: Method, variables: dict[str, str], query: Query, body: bytes) -> Message:
@@ -213,4 +209,6 @@ def _camel(path: str) -> str:
 def _set(message: Any, path: list[str], value: str) -> None:
     for part in path[:-1]:
         message = getattr(message, part)
+    if (given := getattr(message, path[-1])) not in ("", value):  # AIP-134: nobody guesses which one is meant
+        raise InvalidArgument(".".join(path), f"is {shown(given)} in the body, and {shown(value)} in the URL")
     setattr(message, path[-1], value)

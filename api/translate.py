@@ -19,6 +19,7 @@ from api.errors import DOMAIN, code_of
 from api.reasons import help_link
 from models import schema
 from models.catalog import Sync
+from models.cycles import paused_for
 from models.expiry import expire_time, extendable
 from models.operations import FORGOTTEN
 from models.states import VM_METHODS, CycleState
@@ -96,20 +97,21 @@ def migrating_vm(
     message.expiration.extension_count = row.extension_count
     message.expiration.extendable = extendable(row, now or utc_now())
     if sync.current is not None:
-        message.current_sync_info.CopyFrom(replication_cycle(sync.current))
+        message.current_sync_info.CopyFrom(replication_cycle(sync.current, now))
     if sync.last is not None:
-        message.last_replication_cycle.CopyFrom(replication_cycle(sync.last))
+        message.last_replication_cycle.CopyFrom(replication_cycle(sync.last, now))
     if sync.last_successful is not None:
         _stamp(message.last_sync, last_sync_time=sync.last_successful.end_time)
     message.recent_clone_jobs.extend(clone_job(job) for job in recent)
     return message
 
 
-def replication_cycle(row: schema.ReplicationCycle) -> Message:
+def replication_cycle(row: schema.ReplicationCycle, now: dt.datetime | None = None) -> Message:
     """A ReplicationCycle with one ``replicating`` step: disks arrive whole, so bytes count once a disk has arrived."""
     message = ReplicationCycle(name=row.name, cycle_number=row.cycle_number, state=str(row.state))
     message.progress_percent = 100 if row.state is CycleState.SUCCEEDED else 0
     _stamp(message, start_time=row.start_time, end_time=row.end_time)
+    message.total_pause_duration.FromTimedelta(paused_for(row, now or utc_now()))
     step = message.steps.add()
     _stamp(step, start_time=row.start_time, end_time=row.end_time)
     size = sum(snapshot.virtual_size_bytes for snapshot in row.snapshots)

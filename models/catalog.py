@@ -22,18 +22,20 @@ from models.catalog_base import (
     NotExtendable,
     ParentGone,
     ResourceExists,
+    TargetGone,
     WrongState,
 )
 from models.cycles import CycleWrites
 from models.io_points import io_point
 from models.listing import Keys
 from models.migrating_vms import VmWrites
+from models.projects import project_of
 from models.resources import ResourceWrites
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation, ReplicationCycle, Source, TargetProject
 from models.states import CycleState
 
 __all__ = ["Catalog", "CycleChanged", "CycleClosed", "CycleRunning", "InUse", "JobRunning", "Listed", "N", "Named", "NotExtendable",
-           "ParentGone", "ResourceExists", "Sync", "WrongState"]  # fmt: skip
+           "ParentGone", "ResourceExists", "Sync", "TargetGone", "WrongState"]  # fmt: skip
 
 Named = Source | TargetProject | MigratingVm | ReplicationCycle | CloneJob | Operation
 N = TypeVar("N", bound=Named)
@@ -185,12 +187,14 @@ _LAST_CYCLE = (
 
 
 def _below(cls: type[N], parent: str) -> sa.ColumnElement[bool]:
-    """Children of the parent; a ``-`` stands for any one id (AIP-159)."""
+    """Children of the parent; a ``-`` stands for any one id (AIP-159), and never for the project.
+
+    All parents of one type have the same shape, so that the pattern needs no look at slashes.
+    """
     if "/-" not in parent:
         return cls.parent == parent
     pattern = "/".join("%" if part == "-" else _escaped(part) for part in parent.split("/"))
-    slashes = sa.func.length(cls.parent) - sa.func.length(sa.func.replace(cls.parent, "/", ""))
-    return sa.and_(cls.parent.like(pattern, escape="\\"), slashes == parent.count("/"))
+    return sa.and_(project_of(cls.parent) == parent.split("/")[1], cls.parent.like(pattern, escape="\\"))
 
 
 def _escaped(part: str) -> str:

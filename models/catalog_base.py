@@ -25,6 +25,10 @@ class ParentGone(Exception):
     """The resource that a new one would be part of was deleted meanwhile; ``args[0]`` is its name."""
 
 
+class TargetGone(Exception):
+    """The target project that target defaults are to name does not exist; ``args[0]`` is its name."""
+
+
 class InUse(Exception):
     """Something else needs the resource; ``args[0]`` is its name, or how many there are."""
 

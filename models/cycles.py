@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from models.states import REPLICATING, CycleState, Verdict, VmState, check_vm_tr
 from models.store.base import changed
 from models.store.graveyard import alive
 
+_MICROSECOND = dt.timedelta(microseconds=1)
 OPEN = (CycleState.RUNNING, CycleState.PAUSED)
 
 
@@ -31,6 +33,20 @@ def move(vm: MigratingVm, state: VmState, now: Any) -> None:
     check_vm_transition(vm.state, state)
     if state is not vm.state:
         vm.state, vm.state_time = state, now
+
+
+def turn(cycle: ReplicationCycle, state: CycleState, now: dt.datetime) -> None:
+    """Write the cycle's new state, and count the pause that ends or begins with it."""
+    cycle.paused_us = round(paused_for(cycle, now) / _MICROSECOND)
+    cycle.state, cycle.pause_time = state, now if state is CycleState.PAUSED else None
+
+
+def paused_for(cycle: ReplicationCycle, now: dt.datetime) -> dt.timedelta:
+    """How long the cycle was paused until now, all pauses together."""
+    paused = (cycle.paused_us or 0) * _MICROSECOND
+    if cycle.state is CycleState.PAUSED and cycle.pause_time is not None:  # none: paused by code of an older revision
+        paused += max(now - cycle.pause_time, dt.timedelta())  # clocks of two machines
+    return paused
 
 
 class CycleWrites(CatalogBase):
@@ -85,7 +101,8 @@ class CycleWrites(CatalogBase):
             cycle = self._open(session, name, (CycleState.RUNNING,) if state is CycleState.SUCCEEDED else OPEN)
             if disks is not None and [snapshot.disk_number for snapshot in cycle.snapshots] != list(disks):
                 raise CycleChanged(name)
-            cycle.state, cycle.end_time, cycle.error = state, now, error
+            turn(cycle, state, now)
+            cycle.end_time, cycle.error = now, error
             if vm is not None and vm.state is VmState.FIRST_SYNC:
                 move(vm, VmState.ACTIVE if state is CycleState.SUCCEEDED else VmState.READY, now)
             return cycle

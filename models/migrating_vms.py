@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from models import operations
 from models.catalog_base import CatalogBase, CycleRunning, JobRunning, NotExtendable, WrongState
-from models.cycles import move, open_cycle
+from models.cycles import move, open_cycle, turn
 from models.expiry import EXPIRING, LIFE, expire_time, expired_state, extendable, extension_window
 from models.io_points import io_point
 from models.operations import NewOperation
@@ -46,10 +46,10 @@ class VmWrites(CatalogBase):
             case "StartMigration":
                 move(vm, VmState.FIRST_SYNC, now)
             case "PauseMigration":
-                self._turn_cycle(session, vm, CycleState.PAUSED)
+                self._turn_cycle(session, vm, CycleState.PAUSED, now)
                 move(vm, VmState.PAUSED, now)
             case "ResumeMigration":
-                self._turn_cycle(session, vm, CycleState.RUNNING)
+                self._turn_cycle(session, vm, CycleState.RUNNING, now)
                 move(vm, VmState.ACTIVE if self._has_synced(session, vm) else VmState.FIRST_SYNC, now)
             case "FinalizeMigration":
                 self._check_idle(session, vm)
@@ -67,12 +67,12 @@ class VmWrites(CatalogBase):
             move(vm, VmState.ACTIVE, now)
         else:
             move(vm, VmState.FIRST_SYNC if open_cycle(session, vm.name) else VmState.READY, now)
-        self._turn_cycle(session, vm, CycleState.RUNNING)
+        self._turn_cycle(session, vm, CycleState.RUNNING, now)
 
-    def _turn_cycle(self, session: Session, vm: MigratingVm, state: CycleState) -> None:
+    def _turn_cycle(self, session: Session, vm: MigratingVm, state: CycleState, now: dt.datetime) -> None:
         """Pause or resume the cycle that has not ended, if there is one; its disks stay as they are."""
         if (cycle := open_cycle(session, vm.name)) is not None:
-            cycle.state = state
+            turn(cycle, state, now)
 
     def _has_synced(self, session: Session, vm: MigratingVm) -> bool:
         cycles = sa.select(ReplicationCycle.name).where(ReplicationCycle.parent == vm.name)

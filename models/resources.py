@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from models import operations
-from models.catalog_base import CatalogBase, InUse, ParentGone, ResourceExists
+from models.catalog_base import CatalogBase, InUse, ParentGone, ResourceExists, TargetGone
 from models.io_points import io_point
 from models.operations import NewOperation
 from models.schema import MigratingVm, Operation, Source, TargetProject
@@ -23,12 +24,17 @@ class ResourceWrites(CatalogBase):
 
     @io_point("catalog.insert")
     def insert(self, row: Settable, operation: NewOperation) -> Operation:
-        """Add a resource and its operation. Raises: ResourceExists, ParentGone, operations.RequestIdReused."""
+        """Add a resource and its operation.
+
+        Raises: ResourceExists, ParentGone, TargetGone (in this order), operations.RequestIdReused.
+        """
         try:
             with self._sessions.begin() as session:
                 if earlier := operations.replayed(session, operation):
                     return earlier
                 session.add(row)
+                session.flush()
+                _hold_target(session, _target_project(row))
                 return operations.insert(session, operation, self.clock(), done=True)
         except sa.exc.IntegrityError as error:
             if earlier := self.replayed(operation):
@@ -47,7 +53,7 @@ class ResourceWrites(CatalogBase):
     def update(self, cls: type[S], name: str, change: Callable[[S], None], operation: NewOperation) -> Operation | None:
         """Let ``change`` write on the row, which is locked; None if it does not exist.
 
-        Raises: operations.RequestIdReused, and what ``change`` raises, after which nothing is written.
+        Raises: TargetGone, operations.RequestIdReused, and what ``change`` raises, after which nothing is written.
         """
         with self._sessions.begin() as session:
             if earlier := operations.replayed(session, operation):
@@ -55,7 +61,10 @@ class ResourceWrites(CatalogBase):
             row = session.get(cls, name, with_for_update=True)
             if row is None:
                 return None
+            before = _target_project(row)
             change(row)
+            if (wanted := _target_project(row)) != before:
+                _hold_target(session, wanted)
             row.update_time = self.clock()
             return operations.insert(session, operation, self.clock(), done=True)
 
@@ -107,3 +116,15 @@ class ResourceWrites(CatalogBase):
         asked = sa.update(Operation).where(Operation.name == name, Operation.end_time.is_(None))
         with self._sessions.begin() as session:
             session.execute(asked.values(requested_cancellation=True))
+
+
+def _target_project(row: Settable) -> str:
+    """The name of the target project in a VM's target defaults, if there is one."""
+    defaults = row.body.get("computeEngineTargetDefaults") if isinstance(row, MigratingVm) else None
+    return str((defaults or {}).get("targetProject", ""))
+
+
+def _hold_target(session: Session, name: str) -> None:
+    """Nobody deletes the target project until this transaction has ended. Raises: TargetGone."""
+    if name and session.get(TargetProject, name, with_for_update={"read": True}) is None:
+        raise TargetGone(name)

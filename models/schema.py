@@ -106,6 +106,8 @@ class ReplicationCycle(Base):
     error: Mapped[dict[str, Any] | None]
     start_time: Mapped[dt.datetime]
     end_time: Mapped[dt.datetime | None]
+    pause_time: Mapped[dt.datetime | None]  # when the pause began that goes on while it is PAUSED
+    paused_us: Mapped[int] = mapped_column(sa.BigInteger, default=0, server_default="0")  # of the pauses before that
     snapshots: Mapped[list[Snapshot]] = relationship(order_by="Snapshot.disk_number", lazy="selectin")
 
 

@@ -11,17 +11,19 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from models import migrate
 from models.catalog import Catalog
 from models.db import make_engine
-from models.schema import CloneJob
+from models.schema import CloneJob, JobEvent, LedgerRow, Operation
 from models.store import JobStore, Timing
 from targets.simulated import SimulatedTarget
 from targets.snapshot_store import FileSnapshotStore
 from tasks import cleanup, reconcile, steps
+from tasks.errors import ServiceError
 from tasks.runtime import Pacing, Runtime
 from tasks.services import Request, Services
 
@@ -194,3 +196,20 @@ class World:
         """Write past the store, as a defect would."""
         with self.engine.begin() as connection:
             connection.execute(sa.text(statement), values)
+
+
+def count(world: World, *tables: type) -> list[int]:
+    """How many rows each table has."""
+    with world.engine.connect() as connection:
+        return [connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables]
+
+
+def refused(world: World, kind: type[ServiceError], call, *tables: type) -> ServiceError:
+    """The error, after seeing that no row was written: to the tables of jobs and operations, unless others are named."""
+    tables = tables or (CloneJob, LedgerRow, JobEvent, Operation)
+    before = count(world, *tables)
+    with pytest.raises(kind) as error:
+        call()
+    assert count(world, *tables) == before
+    assert isinstance(error.value, ServiceError) and len(error.value.message) > 20
+    return error.value

@@ -32,6 +32,7 @@ from tasks.services.uploads import Chunk
 
 Json = dict[str, Any]
 _FORMATS = ("raw", "qcow2")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # a tab may stand in a header
 _DISK_NUMBER = re.compile(r"[0-9]{1,4}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)")
@@ -56,6 +57,15 @@ class Upload:
     format: str
     sha256: str
     chunk: Chunk | None
+
+
+def check_plain(query: list[tuple[str, str]], headers: Headers) -> None:
+    """Nothing that a disk comes with may have control characters. Raises: InvalidArgument, which names the first."""
+    for name, value in (*query, *headers.items()):
+        if _CONTROL.search(name):
+            raise InvalidArgument("query", f"{shown(name)} has control characters", reason="INVALID_ENCODING")
+        if _CONTROL.search(value):
+            raise InvalidArgument(name[:80], f"{shown(value)} has control characters", reason="INVALID_ENCODING")
 
 
 def check_upload(variables: dict[str, str], query: list[tuple[str, str]], headers: Headers) -> Upload:

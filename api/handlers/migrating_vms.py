@@ -14,9 +14,11 @@ from api.handlers.common import idempotency, page_of, paging
 from api.masks import change_by
 from api.names import MIGRATING_VM, REPLICATION_CYCLE, SOURCE, check_id, check_name
 from models import schema
+from tasks.errors import InvalidArgument
 from tasks.services import Services
 
 FULL = int(v1.MigratingVmView.MIGRATING_VM_VIEW_FULL)
+_VIEWS = {int(view): view.name for view in v1.MigratingVmView}
 
 
 def create(services: Services, request: Any) -> Message:
@@ -42,14 +44,15 @@ def delete(services: Services, request: Any) -> Message:
 
 def get(services: Services, request: Any) -> Message:
     """One MigratingVm; its recent clone jobs only in view FULL."""
-    row = services.migrating_vms.get(check_name("name", request.name, MIGRATING_VM))
-    return _messages(services, [row], request.view)[0]
+    name, view = check_name("name", request.name, MIGRATING_VM), _checked(request.view)
+    return _messages(services, [services.migrating_vms.get(name)], view)[0]
 
 
 def list_(services: Services, request: Any) -> Message:
     """The VMs of one Source; their recent clone jobs only in view FULL."""
-    page = services.migrating_vms.list(check_name("parent", request.parent, SOURCE, wildcards=True), **paging(request))
-    items = _messages(services, page.items, request.view)
+    parent, view = check_name("parent", request.parent, SOURCE, wildcards=True), _checked(request.view)
+    page = services.migrating_vms.list(parent, **paging(request))
+    items = _messages(services, page.items, view)
     return page_of(v1.ListMigratingVmsResponse.pb(), "migrating_vms", page, items)
 
 
@@ -65,14 +68,23 @@ def change_state(method: str) -> Callable[[Services, Any], Message]:
 
 def get_cycle(services: Services, request: Any) -> Message:
     """One ReplicationCycle."""
-    return translate.replication_cycle(services.cycles.get(check_name("name", request.name, REPLICATION_CYCLE)))
+    row = services.cycles.get(check_name("name", request.name, REPLICATION_CYCLE))
+    return translate.replication_cycle(row, services.migrating_vms.now())
 
 
 def list_cycles(services: Services, request: Any) -> Message:
     """The ReplicationCycles of one VM."""
     page = services.cycles.list(check_name("parent", request.parent, MIGRATING_VM, wildcards=True), **paging(request))
-    items = [translate.replication_cycle(row) for row in page.items]
+    now = services.migrating_vms.now()
+    items = [translate.replication_cycle(row, now) for row in page.items]
     return page_of(v1.ListReplicationCyclesResponse.pb(), "replication_cycles", page, items)
+
+
+def _checked(view: int) -> int:
+    """proto3 hands on any number as an enum. Raises: InvalidArgument for one that is no view."""
+    if view not in _VIEWS:
+        raise InvalidArgument("view", f"{view} is not one of {', '.join(_VIEWS.values())}")
+    return view
 
 
 def _messages(services: Services, rows: Sequence[schema.MigratingVm], view: int) -> list[Message]:

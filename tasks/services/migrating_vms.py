@@ -27,7 +27,7 @@ class MigratingVmService(ResourceService):
     def create(
         self, parent: str, migrating_vm_id: str, body: dict[str, Any], request: Request
     ) -> tuple[Operation, MigratingVm | None]:
-        """Raises: InvalidArgument, NotFound (source), AlreadyExists."""
+        """Raises: InvalidArgument, NotFound (source), AlreadyExists, FailedPrecondition (no such target project)."""
         name = f"{parent}/migratingVms/{check_id('migrating_vm_id', migrating_vm_id)}"
         must_get(self._catalog, Source, parent)
         _check_body(body)
@@ -39,7 +39,7 @@ class MigratingVmService(ResourceService):
     def update(self, name: str, change: Change, request: Request) -> tuple[Operation, MigratingVm | None]:
         """A running clone job keeps the target details that it copied when it was created.
 
-        Raises: InvalidArgument, NotFound.
+        Raises: InvalidArgument, NotFound, FailedPrecondition (no such target project).
         """
 
         def write(row: MigratingVm) -> None:
@@ -146,12 +146,12 @@ def _busy(name: str, error: Exception, what: str) -> FailedPrecondition:
 def _check_body(body: dict[str, Any]) -> None:
     check_attached("migrating_vm", body)
     if "computeEngineDisksTargetDefaults" in body:
-        raise InvalidArgument("compute_engine_disks_target_defaults",
+        raise InvalidArgument("migrating_vm.compute_engine_disks_target_defaults",
                               "disks-only targets are not covered yet; set compute_engine_target_defaults")  # fmt: skip
     defaults = body.get(_DEFAULTS)
     if defaults is None:
         return
-    field = "compute_engine_target_defaults"
+    field = "migrating_vm.compute_engine_target_defaults"
     if defaults.get("vmName"):
         check_id(f"{field}.vm_name", defaults["vmName"])
     if (hostname := defaults.get("hostname")) and not _is_hostname(hostname):

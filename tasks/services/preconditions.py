@@ -49,11 +49,7 @@ def target_of(runtime: Runtime, vm: MigratingVm) -> str:
         )
     project = runtime.catalog.get(TargetProject, defaults["targetProject"])
     if project is None:
-        raise FailedPrecondition(
-            vm.name,
-            f"target project {defaults['targetProject']} does not exist; create it or change the VM's target defaults",
-            reason="TARGET_PROJECT_NOT_FOUND",
-        )
+        raise no_target_project(vm.name, defaults["targetProject"])
     if project.target not in runtime.targets:
         raise FailedPrecondition(
             project.name,
@@ -62,6 +58,15 @@ def target_of(runtime: Runtime, vm: MigratingVm) -> str:
             reason="TARGET_NOT_CONFIGURED",
         )
     return project.target
+
+
+def no_target_project(vm_name: str, project: str) -> FailedPrecondition:
+    """What a VM gets whose target defaults name, or are to name, a target project that does not exist."""
+    return FailedPrecondition(
+        vm_name,
+        f"target project {project} does not exist; create it or change the VM's target defaults",
+        reason="TARGET_PROJECT_NOT_FOUND",
+    )
 
 
 def check_target(runtime: Runtime, job: CloneJob) -> None:

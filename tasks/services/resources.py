@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from models.catalog import ParentGone, ResourceExists
+from models.catalog import ParentGone, ResourceExists, TargetGone
 from models.operations import NewOperation, RequestIdReused
 from models.schema import MigratingVm, Operation, Source, TargetProject
 from tasks.errors import AlreadyExists, NotFound
 from tasks.runtime import Runtime
+from tasks.services import preconditions
 from tasks.services.common import TYPE_NAMES, result_of, reused
 
 S = TypeVar("S", Source, TargetProject, MigratingVm)
@@ -34,6 +35,8 @@ class ResourceService:
             raise AlreadyExists(TYPE_NAMES[type(row)], row.name) from None
         except ParentGone as error:
             raise NotFound("Source", error.args[0]) from None
+        except TargetGone as error:
+            raise preconditions.no_target_project(row.name, error.args[0]) from None
         return done, result_of(done, self._catalog.get(type(row), done.target))
 
     def _update(
@@ -43,6 +46,8 @@ class ResourceService:
             done = self._catalog.update(cls, name, change, operation)
         except RequestIdReused as error:
             raise reused(error) from None
+        except TargetGone as error:
+            raise preconditions.no_target_project(name, error.args[0]) from None
         if done is None:
             raise NotFound(TYPE_NAMES[cls], name)
         return done, result_of(done, self._catalog.get(cls, name))

@@ -149,3 +149,28 @@ def live(tmp_path: pathlib.Path) -> Iterator[Live]:
     server.stop()
     world.close()
     assert server.error is None
+
+
+@pytest.fixture
+def place(tmp_path: pathlib.Path) -> Iterator[Any]:
+    """A service that asks for credentials, with the same resources in the projects p and q."""
+    from guarded import P, Place, Q
+    from serving import serving
+
+    from api.auth import Gate
+    from models import migrate
+    from models.access import AccessStore
+    from models.db import make_engine
+    from tasks.services import AccessService, Request
+
+    engine = make_engine(f"sqlite:///{tmp_path}/db.sqlite3")
+    migrate.upgrade(engine)
+    access, fake = AccessService(AccessStore(engine)), fake_services.FakeServices()
+    for parent in (P, Q):
+        fake.sources.create(parent, "s", {}, Request())
+        fake.migrating_vms.create(f"{parent}/sources/s", "vm", {}, Request())
+        fake.target_projects.create(parent, "t", {"project": "local"}, Request())
+        fake.clone_jobs.create(f"{parent}/sources/s/migratingVms/vm", "c1", Request())
+    with serving(fake, gate=Gate(access)) as running:
+        yield Place(running, access, fake)
+    engine.dispose()

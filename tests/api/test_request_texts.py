@@ -51,6 +51,18 @@ def test_a_number_in_the_query_in_plain_words(http):
     assert answer.status_code == 400 and "must be an integer" in answer.text and "int()" not in answer.text
 
 
+def test_a_view_that_there_is_not(server, vm):
+    channel = grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}")
+    with v1.VmMigrationClient(transport=VmMigrationGrpcTransport(channel=channel)) as client:
+        calls = (lambda: client.get_migrating_vm({"name": vm, "view": 99}),
+                 lambda: client.list_migrating_vms({"parent": f"{LOCATION}/sources/src", "view": -1}))  # fmt: skip
+        for call in calls:
+            with pytest.raises(exceptions.InvalidArgument, match="view.*MIGRATING_VM_VIEW_FULL") as caught:
+                call()
+            (violation,) = caught.value.details[1].field_violations
+            assert violation.field == "view"
+
+
 @pytest.mark.parametrize("given", [
     {"description": "a\0b"}, {"labels": {"a": "\0"}}, {"labels": {"\0": "a"}}, {"vmware": {"username": "\0"}},
 ])  # fmt: skip

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from models.states import JobState
+from tasks.services import Request
 
 LOCATION = "projects/p/locations/l"
 JOBS = f"/v1/{LOCATION}/sources/src/migratingVms/vm/cloneJobs"
@@ -46,7 +47,9 @@ def test_enums_as_names_or_integers(http, vm):
     assert by_number["computeEngineTargetDefaults"]["diskType"] == 2
     for view in ("2", "MIGRATING_VM_VIEW_FULL"):
         assert http.get(f"{path}/other?view={view}").status_code == 200
-    assert fields_of(http.get(f"{path}/other?view=SIDEWAYS")) == ["view"]
+    for view in ("SIDEWAYS", "99", "-1"):
+        assert fields_of(http.get(f"{path}/other?view={view}")) == ["view"]
+        assert fields_of(http.get(f"{path}?view={view}")) == ["view"]
 
 
 def test_query_names_in_both_cases_and_noise(http, vm):
@@ -64,12 +67,25 @@ def test_query_names_in_both_cases_and_noise(http, vm):
     assert reason_of(http.get(f"{JOBS}?pageToken=%ff")) == "INVALID_ENCODING"
 
 
+@pytest.mark.parametrize(("path", "field"), [
+    ("sources/src", "source.name"), ("sources/src/migratingVms/vm", "migrating_vm.name"),
+    ("targetProjects/t", "target_project.name"),
+])  # fmt: skip
+def test_the_body_of_an_update_cannot_name_another_resource(http, server, vm, path, field):
+    server.fake.target_projects.create(LOCATION, "t", {"project": "local"}, Request())
+    path, before = f"/v1/{LOCATION}/{path}", http.get(f"/v1/{LOCATION}/{path}").text
+    for name in (path.removeprefix("/v1/") + "-2", "x"):
+        response = http.patch(f"{path}?updateMask=description", json={"name": name, "description": "d"})
+        assert (fields_of(response), response.status_code) == ([field], 400) and name in response.text
+    assert http.get(path).text == before
+
+
 def test_update_mask_in_both_cases(http, server, vm):
     for number, mask in enumerate(
         ("computeEngineTargetDefaults.vmName,labels", "compute_engine_target_defaults.vm_name,labels")
     ):
         body = {
-            "name": "ignored",
+            "name": vm,
             "labels": {"a": str(number)},
             "computeEngineTargetDefaults": {"vmName": f"v{number}"},
         }

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import pathlib
-import random
 import resource
-import socket
-import threading
-import time
 
 import pytest
+from chunks import CONTENT, DIGEST, MIB, path_of, raw_put, reason, send, until
 from harness import VM, World
-
-from targets.uploads import PartialUploads
-
-KIB, MIB = 1 << 10, 1 << 20
-CONTENT = random.Random(3).randbytes(300 * KIB)[:-2] + b"\x55\xaa"
-DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
 def cycle(live):
     response = live.http.post(f"/clonejob/v1/{VM}/replicationCycles")
     return response.json()["name"]
-
-
-def path_of(cycle, disk=0):
-    return f"/clonejob/v1/{cycle}/disks/{disk}"
-
-
-def send(live, cycle, first, last, *, total=len(CONTENT), content=None, disk=0, **headers):
-    span = f"{first}-{last}" if first is not None else "*"
-    content = CONTENT[first : last + 1] if content is None else content
-    headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    headers["Content-Range"] = f"bytes {span}/{'*' if total is None else total}"
-    return live.http.put(path_of(cycle, disk), params={"format": "raw"}, content=content, headers=headers)
-
-
-def reason(response):
-    return response.json()["error"]["details"][0]["reason"]
 
 
 def test_in_chunks(live, cycle):
@@ -137,23 +111,6 @@ def test_a_wrong_whole_is_thrown_away(live, cycle):
     assert list(live.world.snapshots.root.glob(".uploads/*/*")) == []
 
 
-def raw_put(live, cycle, sent, announced):
-    connection = socket.create_connection(("127.0.0.1", live.http.base_url.port))
-    head = (f"PUT {path_of(cycle)}?format=raw HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {announced}\r\n"
-            f"Content-Range: bytes 0-{announced - 1}/{len(CONTENT)}\r\n\r\n")  # fmt: skip
-    connection.sendall(head.encode() + CONTENT[:sent])
-    return connection
-
-
-def until(check, seconds=10):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := check():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it did not come to pass")
-
-
 def test_what_arrived_before_the_connection_broke_is_kept(live, cycle):
     raw_put(live, cycle, 70_000, 200_000).close()
     until(lambda: live.http.get(path_of(cycle)).json().get("receivedBytes") == "70000")
@@ -181,67 +138,6 @@ def test_another_process_goes_on(live, cycle, tmp_path):
     other.services.cycles.put_chunk(cycle, 0, "raw", [CONTENT[100_000:200_000]], Chunk(100_000, 199_999, total))
     assert send(live, cycle, 200_000, total - 1, X_Clonejob_Sha256=DIGEST).json()["sha256"] == DIGEST
     other.close()
-
-
-def test_abort_and_finish_remove_parts(live, cycle):
-    send(live, cycle, 0, 99)
-    assert live.http.post(f"/clonejob/v1/{cycle}:abort").json()["state"] == "FAILED"
-    assert not (live.world.snapshots.root / ".uploads").exists()
-    assert reason(send(live, cycle, 100, 199)) == "CYCLE_CLOSED"
-    second = live.http.post(f"/clonejob/v1/{VM}/replicationCycles").json()["name"]
-    live.http.put(path_of(second), params={"format": "raw"}, content=CONTENT)
-    assert live.http.post(f"/clonejob/v1/{second}:finish").json()["state"] == "SUCCEEDED"
-    assert not (live.world.snapshots.root / ".uploads").exists()
-
-
-def test_finish_refuses_while_disks_are_incomplete(live, cycle):
-    live.http.put(path_of(cycle), params={"format": "raw"}, content=CONTENT)
-    send(live, cycle, 0, 99, disk=1)
-    send(live, cycle, 0, 9, disk=3, total=None)
-    refused = live.http.post(f"/clonejob/v1/{cycle}:finish")
-    assert (refused.status_code, reason(refused)) == (400, "DISKS_INCOMPLETE")
-    message = refused.json()["error"]["message"]
-    for part in (f"disk 1 (100 of {len(CONTENT)} bytes)", "disk 3 (10 bytes of an unknown total)", ":abort"):
-        assert part in message
-    assert "disk 0" not in message
-    assert live.http.get(path_of(cycle, 1)).json()["receivedBytes"] == "100"
-    assert live.http.get(f"/v1/{cycle}").json()["state"] == "RUNNING"
-    send(live, cycle, 100, len(CONTENT) - 1, disk=1)
-    send(live, cycle, 0, len(CONTENT) - 1, disk=2)
-    send(live, cycle, 10, len(CONTENT) - 1, disk=3)
-    assert live.http.post(f"/clonejob/v1/{cycle}:finish").json()["state"] == "SUCCEEDED"
-
-
-def test_finish_refuses_while_a_whole_disk_arrives(live, cycle):
-    live.http.put(path_of(cycle), params={"format": "raw"}, content=CONTENT)
-    with socket.create_connection(("127.0.0.1", live.http.base_url.port)) as connection:
-        head = (
-            f"PUT {path_of(cycle, 1)}?format=raw HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
-        )
-        connection.sendall(head.encode() + CONTENT[:100])
-        until(lambda: live.http.get(path_of(cycle, 1)).status_code == 200)
-        refused = live.http.post(f"/clonejob/v1/{cycle}:finish")
-        assert reason(refused) == "DISKS_INCOMPLETE" and "disk 1 (" in refused.json()["error"]["message"]
-        connection.sendall(CONTENT[100:])
-        assert b" 200 " in connection.recv(4096).split(b"\r\n")[0]
-    assert live.http.post(f"/clonejob/v1/{cycle}:finish").json()["state"] == "SUCCEEDED"
-
-
-def test_ending_a_cycle_again_is_no_error(live, cycle):
-    live.http.put(path_of(cycle), params={"format": "raw"}, content=CONTENT)
-    finished = live.http.post(f"/clonejob/v1/{cycle}:finish").json()
-    assert live.http.post(f"/clonejob/v1/{cycle}:finish").json() == finished
-    refused = live.http.post(f"/clonejob/v1/{cycle}:abort")
-    assert (refused.status_code, reason(refused)) == (400, "CYCLE_CLOSED")
-    assert (
-        "cannot be aborted" in refused.json()["error"]["message"] and "disks" not in refused.json()["error"]["message"]
-    )
-    second = live.http.post(f"/clonejob/v1/{VM}/replicationCycles").json()["name"]
-    aborted = live.http.post(f"/clonejob/v1/{second}:abort", json={"message": "one"}).json()
-    assert live.http.post(f"/clonejob/v1/{second}:abort", json={"message": "two"}).json() == aborted
-    refused = live.http.post(f"/clonejob/v1/{second}:finish")
-    assert (refused.status_code, reason(refused)) == (400, "CYCLE_CLOSED")
-    assert "cannot be finished" in refused.json()["error"]["message"]
 
 
 def test_a_whole_disk_with_a_content_digest(live, cycle):
@@ -293,38 +189,6 @@ def test_a_large_disk_in_chunks_takes_no_memory(live, cycle):
         )  # fmt: skip
     assert response.json()["storedSizeBytes"] == str(96 * MIB)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 1024
-
-
-def test_a_running_cycle_says_how_to_go_on(live, cycle):
-    response = live.http.post(f"/clonejob/v1/{VM}/replicationCycles")
-    assert (response.status_code, reason(response)) == (409, "CYCLE_RUNNING")
-    message = response.json()["error"]["message"]
-    for part in (cycle, "--abort-running", ":abort", "24 h"):
-        assert part in message
-
-
-def test_an_idle_cycle_does_not_block_for_ever(live, cycle):
-    send(live, cycle, 0, 99)
-    (part,) = live.world.snapshots.root.glob(".uploads/*/disk0.part")
-    moved = live.world.clock.timestamp() + 3600  # the file system's clock is the machine's own
-    os.utime(part, (moved, moved))
-    live.world.clock.advance(24 * 3600)
-    assert reason(live.http.post(f"/clonejob/v1/{VM}/replicationCycles")) == "CYCLE_RUNNING"
-    live.world.clock.advance(2 * 3600)
-    begun = live.http.post(f"/clonejob/v1/{VM}/replicationCycles").json()
-    assert begun["cycleNumber"] == 3
-    old = live.http.get(f"/v1/{cycle}").json()
-    assert old["state"] == "FAILED" and "nothing was uploaded for 25 h" in old["error"]["message"]
-    assert not (live.world.snapshots.root / ".uploads").exists()
-
-
-def test_abandoned_parts_are_swept_at_the_start(live, cycle):
-    send(live, cycle, 0, 99)
-    assert live.world.services.cycles.sweep() == 0
-    (part,) = live.world.snapshots.root.glob(".uploads/*/disk0.part")
-    os.utime(part, (0, 0))
-    assert live.world.services.cycles.sweep() == 1
-    assert live.http.get(path_of(cycle)).status_code == 404
 
 
 def test_the_command_line_goes_on_after_breaks(live, cycle, tmp_path, monkeypatch):

@@ -80,6 +80,37 @@ def test_bad_arguments(http, server, cycle, disk, query, headers, field):
     assert server.fake.uploads.kept == {}
 
 
+@pytest.mark.parametrize(
+    ("query", "header", "field"),
+    [
+        ("?format=raw%00", "", "format"),
+        ("?format=raw&note=a%01b", "", "note"),
+        ("?format=raw&note=%7f", "", "note"),
+        ("?format=raw&no%00te=x", "", "query"),
+        ("?format=raw", "X-Note: a\x01b", "x-note"),
+        ("?format=raw", "Content-Type: a\x1fb", "content-type"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["PUT", "GET"])
+def test_control_characters_are_refused(server, cycle, verb, query, header, field):
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
+        head = f"{verb} {path_of(cycle, '0', query)} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 512\r\n"
+        last = f"{header}\r\n\r\n" if header else "\r\n"
+        connection.sendall(f"{head}{last}".encode("latin-1") + b"\0" * 512)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ") and f'"field":"{field}"'.encode() in answer.replace(b" ", b"")
+    assert b"control characters" in answer and b"INVALID_ENCODING" in answer
+    assert server.fake.uploads.kept == {} and server.fake.uploads.largest == 0
+
+
+def test_nul_in_a_header_is_no_http(server, cycle):
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=20) as connection:
+        head = f"PUT {path_of(cycle)} HTTP/1.1\r\nHost: localhost\r\nX-Note: a\0b\r\nContent-Length: 512\r\n\r\n"
+        connection.sendall(head.encode())
+        assert b"MALFORMED_HTTP" in b"".join(iter(lambda: connection.recv(65536), b""))
+    assert server.fake.uploads.kept == {}
+
+
 def test_errors_arrive_although_the_client_is_still_sending(http, server, cycle):
     missing = cycle.replace("cycle-1", "cycle-9")
     response = http.put(path_of(missing), content=(b"x" * MIB for _ in range(20)))

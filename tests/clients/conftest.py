@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import datetime as dt
 import fcntl
 import itertools
@@ -26,9 +28,11 @@ from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2, json_format
 from serving import make_ca, serving
 
+from api.auth import Gate
 from api.server import Tls
+from models.access import AccessStore
 from tasks.runtime import Pacing
-from tasks.services import Request
+from tasks.services import AccessService, Request, Services
 
 HERE = pathlib.Path(__file__).parent
 NODE = HERE / "node"
@@ -57,9 +61,11 @@ class Failed(Exception):
 class Client:
     """One client in a process of its own; what it gives is parsed strictly into the contract's messages."""
 
-    def __init__(self, name: str, command: list[str], log: pathlib.Path, **environment: str) -> None:
+    def __init__(self, name: str, command: list[str], log: pathlib.Path, addresses, **environment: str) -> None:
         self.name = name
         self._log = log
+        self._addresses, self._grpc, self.tls = addresses, "grpc" in name, name.endswith("-tls")
+        self._at = self._where("open", self.tls, "")
         with log.open("w") as errors:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                                              text=True, env=os.environ | environment)  # fmt: skip
@@ -73,6 +79,20 @@ class Client:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+
+    def at(self, service: str = "open", *, tls: bool | None = None, token: str = "") -> Client:
+        """The same process on another service, or with other credentials."""
+        other = copy.copy(self)
+        other._at = self._where(service, self.tls if tls is None else tls, token)
+        return other
+
+    def _where(self, service: str, tls: bool, token: str) -> dict:
+        ports = self._addresses.of[service, tls]
+        return {
+            "endpoint": f"localhost:{ports.grpc_port if self._grpc else ports.rest_port}",
+            "tls": tls,
+            "token": token,
+        }
 
     def call(self, method: str, **request):
         return _message(_response(method), self._do("call", method, request))
@@ -91,7 +111,8 @@ class Client:
 
     def _do(self, what: str, method: str, request: dict):
         try:
-            self._process.stdin.write(json.dumps({"do": what, "method": method, "request": request}) + "\n")
+            command = {"do": what, "method": method, "request": request, "at": self._at}
+            self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
@@ -151,6 +172,7 @@ class Stage:
 
     def __init__(self, world: harness.World) -> None:
         self.world = world
+        self.access = AccessService(AccessStore(world.engine))
         self._numbers = itertools.count(1)
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._deliver, daemon=True)
@@ -172,6 +194,10 @@ class Stage:
         services.migrating_vms.create(source, vm_id, {"computeEngineTargetDefaults": defaults}, none)
         self.world.upload(f"{source}/migratingVms/{vm_id}")
         return f"{source}/migratingVms/{vm_id}"
+
+    def token(self, project: str, role: str) -> str:
+        """The secret of a new token with that role in the project."""
+        return self.access.create_token(f"{role}-{next(self._numbers)}", project=project, role=role).secret
 
     def target_project(self, project: str) -> str:
         location, number = f"projects/{project}/locations/global", next(self._numbers)
@@ -213,10 +239,17 @@ def stage(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def addresses(stage, tmp_path_factory):
-    """The front ends, in plaintext and with TLS, on the same services."""
+    """The front ends, in plaintext and with TLS: ``open`` to everybody, ``guarded`` by tokens, and with create operations
+    that are ``finished`` with their job; all on the same rows."""
     files = make_ca(tmp_path_factory.mktemp("tls"), "localhost")
-    with serving(stage.world.services) as plain, serving(stage.world.services, tls=Tls(files.cert, files.key)) as tls:
-        yield SimpleNamespace(plain=plain, tls=tls, trust=str(files.ca))
+    world, of = stage.world, {}
+    finished = Services(dataclasses.replace(world.runtime, create_operation_ends_with_job=True))
+    with contextlib.ExitStack() as stack:
+        for tls in (None, Tls(files.cert, files.key)):
+            for name, services, gate in (("open", world.services, Gate()), ("finished", finished, Gate()),
+                                         ("guarded", world.services, Gate(stage.access))):  # fmt: skip
+                of[name, tls is not None] = stack.enter_context(serving(services, gate=gate, tls=tls))
+        yield SimpleNamespace(of=of, trust=str(files.ca))
 
 
 @pytest.fixture(scope="session")
@@ -249,15 +282,12 @@ def client(request, addresses, tmp_path_factory):
 
 
 def _start(name: str, addresses, log: pathlib.Path, fixture) -> Client:
-    language, kind, *_ = name.split("-", 1)
-    kind, tls = kind.removesuffix("-tls"), kind.endswith("-tls")
-    ports = addresses.tls if tls else addresses.plain
-    address = f"localhost:{ports.grpc_port if 'grpc' in kind else ports.rest_port}"
-    trust = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": addresses.trust, "REQUESTS_CA_BUNDLE": addresses.trust}
-    if language == "node":
-        return Client(name, [fixture("node"), str(NODE / "drive.js"), kind, address], log)
-    command = [sys.executable, str(HERE / "drive.py"), kind, address, *(["tls"] if tls else [])]
-    return Client(name, command, log, **(trust if tls else {}))
+    language, kind = name.removesuffix("-tls").split("-", 1)
+    trusting = ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "REQUESTS_CA_BUNDLE", "HTTPLIB2_CA_CERTS", "NODE_EXTRA_CA_CERTS")
+    program = (
+        [fixture("node"), str(NODE / "drive.js")] if language == "node" else [sys.executable, str(HERE / "drive.py")]
+    )
+    return Client(name, [*program, kind], log, addresses, **dict.fromkeys(trusting, addresses.trust))
 
 
 @pytest.fixture

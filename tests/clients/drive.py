@@ -1,12 +1,13 @@
 """The Python clients, driven by lines of JSON on stdin, answered by one line each on stdout.
 
-``drive.py grpc|grpc_asyncio|rest|discovery ENDPOINT [tls]``. A command is ``do`` (call, finish, pages), ``method`` and
-``request``; ``finish`` waits for the operation and ``pages`` follows page tokens, with the client's own means.
+``drive.py grpc|grpc_asyncio|rest|discovery``. A command is ``do`` (call, finish, pages), ``method``, ``request`` and ``at``
+(endpoint, tls, token); ``finish`` waits for the operation and ``pages`` follows page tokens, with the client's own means.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import re
@@ -19,21 +20,26 @@ CALLS = json.loads(Path(__file__).with_name("calls.json").read_text())
 class Gapic:
     """google-cloud-vm-migration."""
 
-    def __init__(self, transport: str, endpoint: str, tls: bool) -> None:
+    def __init__(self, transport: str, endpoint: str, tls: bool, token: str) -> None:
         import grpc
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import vmmigration_v1 as v1
         from google.cloud.location import locations_pb2
         from google.cloud.vmmigration_v1.services.vm_migration import transports
         from google.longrunning import operations_pb2
+        from google.oauth2.credentials import Credentials
 
         self._v1, self._others, self._rest = v1, (operations_pb2, locations_pb2), transport == "rest"
+        self._metadata: list[tuple[str, str]] = []
         cls = v1.VmMigrationAsyncClient if transport == "grpc_asyncio" else v1.VmMigrationClient
         if tls or transport == "rest":
             address = endpoint if tls else f"http://{endpoint}"
-            how = {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": address}}
-            self._client = cls(transport=transport, **how)
-        elif transport == "grpc":
+            credentials = Credentials(token) if token else AnonymousCredentials()
+            self._client = cls(transport=transport, credentials=credentials, client_options={"api_endpoint": address})
+            return
+        if token:  # gRPC refuses to carry call credentials over a plaintext channel
+            self._metadata = [("authorization", f"Bearer {token}")]
+        if transport == "grpc":
             self._client = cls(transport=transports.VmMigrationGrpcTransport(channel=grpc.insecure_channel(endpoint)))
         else:
             channel = grpc.aio.insecure_channel(endpoint)
@@ -68,7 +74,8 @@ class Gapic:
         )  # fmt: skip
         message = json_format.ParseDict(request, raw())
         bound = getattr(self._client, re.sub(r"(?<!^)([A-Z])", r"_\1", method).lower())
-        return await _settled(bound(request=wrapper.wrap(message) if wrapper else message, timeout=20))
+        sent = wrapper.wrap(message) if wrapper else message
+        return await _settled(bound(request=sent, timeout=20, metadata=self._metadata))
 
     def failure(self, error: Exception) -> dict:
         from google.api_core.exceptions import GoogleAPICallError
@@ -85,12 +92,17 @@ class Gapic:
 class Discovery:
     """google-api-python-client with the discovery document that it ships."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, tls: bool, token: str) -> None:
+        import google_auth_httplib2
         import httplib2
+        from google.oauth2.credentials import Credentials
         from googleapiclient.discovery import build
 
-        self._service = build("vmmigration", "v1", http=httplib2.Http(timeout=20), static_discovery=True,
-                              client_options={"api_endpoint": f"http://{endpoint}"})  # fmt: skip
+        http = httplib2.Http(timeout=20)
+        if token:
+            http = google_auth_httplib2.AuthorizedHttp(Credentials(token), http=http)
+        self._service = build("vmmigration", "v1", http=http, static_discovery=True,
+                              client_options={"api_endpoint": f"http{'s' if tls else ''}://{endpoint}"})  # fmt: skip
 
     async def call(self, method: str, request: dict) -> object:
         return self._request(method, request)[1].execute()
@@ -153,11 +165,16 @@ def _plain(message: object) -> object:
     return json_format.MessageToDict(getattr(message, "_pb", message))
 
 
-async def main(kind: str, endpoint: str, *tls: str) -> None:
-    client = Discovery(endpoint) if kind == "discovery" else Gapic(kind, endpoint, bool(tls))
+async def main(kind: str) -> None:
+    make = Discovery if kind == "discovery" else functools.partial(Gapic, kind)
+    clients: dict[str, Gapic | Discovery] = {}
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
+        where = json.dumps(command["at"])
+        if where not in clients:
+            clients[where] = make(**command["at"])
+        client = clients[where]
         try:
             answer = {"result": await getattr(client, command["do"])(command["method"], command["request"])}
         except Exception as error:

@@ -160,18 +160,68 @@ def test_locations(client, vm):
     assert listed == [found]
 
 
+def test_a_create_operation_that_ends_with_its_job(client, stage, vm):
+    finished = client.at("finished")
+    job = finished.finish("CreateCloneJob", parent=vm, cloneJobId="job", cloneJob={})
+    assert (job.name, job.state) == (f"{vm}/cloneJobs/job", STATES.SUCCEEDED) and job.HasField("end_time")
+    held = finished.call("CreateCloneJob", parent=vm, cloneJobId="held", cloneJob={})
+    assert not held.done and _metadata(held).target == f"{vm}/cloneJobs/held"
+    finished.call("CancelOperation", name=held.name)
+    cancelled = _until(lambda: finished.call("GetOperation", name=held.name), lambda operation: operation.done)
+    assert cancelled.error.code == 1 and _metadata(cancelled).requested_cancellation  # CANCELLED
+    job = client.call("GetCloneJob", name=f"{vm}/cloneJobs/held")
+    assert job.state == STATES.CANCELLED and job.HasField("end_time")
+
+
+def test_bearer_tokens(client, stage, project, vm):
+    create = {"parent": vm, "cloneJobId": "job", "cloneJob": {}}
+    viewer = client.at("guarded", token=stage.token(project, "viewer"))
+    assert viewer.call("GetMigratingVm", name=vm).name == vm
+    denied = viewer.error("CreateCloneJob", **create)
+    _fails(denied, "PERMISSION_DENIED", "PERMISSION_DENIED")
+    assert "vmmigration.cloneJobs.create" in denied.message
+    elsewhere = client.at("guarded", token=stage.token(f"{project}-2", "admin"))
+    for method, request in (("GetMigratingVm", {"name": vm}), ("GetMigratingVm", {"name": f"{vm}-2"})):
+        _fails(elsewhere.error(method, **request), "PERMISSION_DENIED", "PERMISSION_DENIED")
+    assert [len(page) for page in viewer.pages("ListCloneJobs", parent=vm)] == [0]
+    cloner = client.at("guarded", token=stage.token(project, "cloner"))
+    operation = cloner.call("CreateCloneJob", **create)
+    assert operation.done and _metadata(operation).target == f"{vm}/cloneJobs/job"
+    assert _ended(cloner, f"{vm}/cloneJobs/job").state == STATES.SUCCEEDED
+    if not client.name.startswith(
+        "python-rest"
+    ):  # on 401 it refreshes its credentials, and anonymous ones have nothing to
+        _fails(client.at("guarded").error("GetMigratingVm", name=vm), "UNAUTHENTICATED", "CREDENTIALS_MISSING")
+
+
+def test_tls(client, stage, project, vm):
+    """The Python clients of ``-tls`` run every scenario so; all others have one conversation."""
+    secure = client.at(tls=True)
+    job = secure.finish("CreateCloneJob", parent=vm, cloneJobId="job", cloneJob={})
+    assert _ended(secure, job.name).state == STATES.SUCCEEDED
+    assert [len(page) for page in secure.pages("ListCloneJobs", parent=vm)] == [1]
+    _fails(secure.error("GetCloneJob", name=f"{vm}/cloneJobs/none"), "NOT_FOUND", "RESOURCE_NOT_FOUND", "ResourceInfo")
+    guarded = client.at("guarded", tls=True, token=stage.token(project, "viewer"))
+    assert guarded.call("GetMigratingVm", name=vm).name == vm
+    _fails(guarded.error("CancelCloneJob", name=job.name), "PERMISSION_DENIED", "PERMISSION_DENIED")
+
+
 def _ended(client, name):
     return _polled(client, name, lambda job: job.HasField("end_time"))
 
 
 def _polled(client, name, enough):
+    return _until(lambda: client.call("GetCloneJob", name=name), enough)
+
+
+def _until(look, enough):
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        job = client.call("GetCloneJob", name=name)
-        if enough(job):
-            return job
+        seen = look()
+        if enough(seen):
+            return seen
         time.sleep(0.02)
-    pytest.fail(f"{name} does not get there: {job}")
+    pytest.fail(f"it does not get there: {seen}")
 
 
 def _metadata(operation):

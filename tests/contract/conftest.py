@@ -43,9 +43,9 @@ KEY = "cycle-1/disk0.raw"
 class Kit:
     """One target under test: ways to reach it as other processes and as a user would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: str = "target") -> None:
         self.folder = folder
-        self.root = folder / "target"
+        self.root = folder / root
         self.snapshots = FileSnapshotStore(folder / "snapshots")
         build_disk(folder / "guest.raw", data="cycle=1", size_bytes=DISK_BYTES)
         content = (folder / "guest.raw").read_bytes()
@@ -209,6 +209,17 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
 def qemu(tmp_path: Path) -> Iterator[QemuKit]:
     require_qemu()
     made = QemuKit(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[QemuKit]:
+    """The data folder of a demo, with one running virtual machine."""
+    require_qemu()
+    made = QemuKit(tmp_path, root="targets/local")
+    made.target.create(made.disk())
+    made.target.create(made.instance())
     yield made
     made.close()
 

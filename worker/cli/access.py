@@ -4,8 +4,9 @@ so that the first token can be made, and so that no token can make another one."
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -87,34 +88,43 @@ def role() -> None:
     """
 
 
+def _of_a_binding(function: Callable[..., None]) -> Callable[..., None]:
+    """The arguments of a command about WHO's ROLE in --project."""
+    given: tuple[Callable[..., Any], ...] = (
+        click.pass_obj, common_options, _EVERYWHERE, click.argument("role_name", metavar="ROLE"), click.argument("who"),
+    )  # fmt: skip
+    return functools.reduce(lambda made, decorator: decorator(made), given, function)
+
+
 @role.command()
-@click.argument("who")
-@click.argument("role_name", metavar="ROLE")
-@_EVERYWHERE
-@common_options
-@click.pass_obj
+@_of_a_binding
 def grant(cli: Cli, who: str, role_name: str, everywhere: bool) -> None:
     """Give WHO a role in --project."""
-    where = _where(cli, everywhere)
-    with _service(cli) as service:
-        service.grant(who, where, role_name)
-        who = service.principal(who)
-    _say(cli, {"principal": who, "project": where, "role": role_name}, f"{who} is {role_name} in {where}")
+    _change(cli, lambda service: service.grant, "is", who, role_name, _where(cli, everywhere))
 
 
 @role.command()
-@click.argument("who")
-@click.argument("role_name", metavar="ROLE")
-@_EVERYWHERE
-@common_options
-@click.pass_obj
+@_of_a_binding
 def revoke(cli: Cli, who: str, role_name: str, everywhere: bool) -> None:
     """Take a role away again."""
-    where = _where(cli, everywhere)
+    _change(cli, lambda service: service.revoke_role, "is no longer", who, role_name, _where(cli, everywhere))
+
+
+def _change(
+    cli: Cli,
+    change: Callable[[AccessService], Callable[[str, str, str], object]],
+    says: str,
+    who: str,
+    role_name: str,
+    where: str,
+) -> None:
     with _service(cli) as service:
-        service.revoke_role(who, where, role_name)
+        change(service)(who, where, role_name)
         who = service.principal(who)
-    _say(cli, {"principal": who, "project": where, "role": role_name}, f"{who} is no longer {role_name} in {where}")
+    if cli.json:
+        print_json({"principal": who, "project": where, "role": role_name})
+    else:
+        click.echo(f"{who} {says} {role_name} in {where}")
 
 
 @role.command("list")
@@ -191,10 +201,3 @@ def _token_json(row: Token) -> dict[str, Any]:
 
 def _short(time: str | None) -> str:
     return time[:16].replace("T", " ") if time else "-"
-
-
-def _say(cli: Cli, body: dict[str, Any], text: str) -> None:
-    if cli.json:
-        print_json(body)
-    else:
-        click.echo(text)

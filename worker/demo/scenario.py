@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,10 +11,13 @@ import grpc
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import vmmigration_v1
 from google.cloud.vmmigration_v1.services.vm_migration import transports
-from qemu.qmp import QMPClient, QMPError
 from rich.console import Console
 
+from targets import qemu_vm
+from targets.errors import TransientError
 from targets.guest import build_disk
+from targets.qemu_machine import VmLabel
+from targets.qemu_vm import VmProcess
 from worker.demo.service import DemoError, Service, running_service
 from worker.demo.summary import print_summary
 from worker.demo.watch import TERMINAL, JobWatch, Vm, files_below, qemu_view
@@ -26,6 +26,7 @@ from worker.service_file import read_service
 SOURCE = "projects/clonejob/locations/global/sources/default"
 _TOO_MUCH_MEMORY = "custom-1-8388608"  # 8 TiB: QEMU itself refuses to start with it
 _SLOW_BOOT_S, _NEVER_BOOTS_S = 4, 600
+_KILL_WAIT_S = 10.0
 _INSTALL_QEMU = "apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils"
 
 
@@ -181,21 +182,21 @@ def _instantiating(job: dict[str, Any]) -> bool:
 
 
 def remove_vms(data_dir: Path) -> None:
-    """End the demo's virtual machines, as their owner may: the service itself never touches a kept one."""
+    """End the demo's virtual machines, as their owner may: the service itself never touches a kept one.
+
+    Who does not answer is killed. Raises: DemoError for a process that is none of ours, or does not end.
+    """
     for vm in qemu_view(data_dir):
-        asyncio.run(_quit(data_dir / "targets" / "local" / "instances" / vm.name))
-
-
-async def _quit(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    monitor = QMPClient("demo")
-    try:
-        await asyncio.wait_for(monitor.connect(f"/proc/self/fd/{descriptor}/qmp.sock"), 5)
-        with contextlib.suppress(EOFError, QMPError):  # QEMU may be gone before its answer, as it was asked to be
-            await monitor.execute("quit")
-            await monitor.disconnect()
-    finally:
-        os.close(descriptor)
+        label = VmLabel.of(vm.command)
+        if label is None:
+            raise DemoError(
+                f"process {vm.pid} works on files in {data_dir} and is not a clone of the demo; end it first"
+            )
+        try:
+            qemu_vm.stop([VmProcess(vm.pid, label)], data_dir / "targets" / "local" / "instances" / vm.name,
+                         timeout_s=_KILL_WAIT_S)  # fmt: skip
+        except TransientError as error:
+            raise DemoError(f"{vm.name} (pid {vm.pid}): {error}") from error
 
 
 def _print_what_next(console: Console, service: Service, *, keep: bool) -> None:

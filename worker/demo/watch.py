@@ -26,51 +26,66 @@ TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 _STATE_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "CANCELLING": "yellow"}
 
 
+_ANSWER_S = 5.0
+NOT_ANSWERING = "not answering"
+
+
 @dataclass(frozen=True)
 class Vm:
-    """One running virtual machine, as QEMU itself answers on its monitor socket."""
+    """One running virtual machine; ``status`` is what QEMU itself answers on its monitor socket, or NOT_ANSWERING."""
 
     name: str
     status: str
     pid: int
-    files: tuple[str, ...]
+    command: tuple[str, ...]
 
 
 def qemu_view(data_dir: Path) -> list[Vm]:
-    """Every QEMU process on files of this data folder, with what its monitor says. Asks the kernel and QEMU, not us."""
+    """Every QEMU process on files of this data folder, with what its monitor says. Asks the kernel and QEMU, not us.
+
+    One that runs and says nothing is there all the same: it may be frozen, or not have opened its monitor yet.
+    """
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
-        command = process.info["cmdline"] or []
-        disks = tuple(part for part in command if str(data_dir) in part)
+        command = tuple(process.info["cmdline"] or ())
         # A zombie has no command line, so a virtual machine that has just ended is not counted.
-        if command and "qemu-system" in command[0] and disks:
+        if command and "qemu-system" in command[0] and any(str(data_dir) in part for part in command):
             name = command[command.index("-name") + 1].split(",")[0]
-            try:
-                found.append(_ask(process.info["pid"], name, disks, data_dir))
-            except (EOFError, OSError, QMPError):
-                # It ends while it is being asked, or has not opened its monitor yet; a live one answers the next time.
-                continue
+            status = _status(data_dir / "targets" / "local" / "instances" / name)
+            if status != NOT_ANSWERING or _still_runs(process, command):
+                found.append(Vm(name, status, process.info["pid"], command))
     return found
 
 
-def _ask(pid: int, name: str, disks: tuple[str, ...], data_dir: Path) -> Vm:
-    folder = os.open(data_dir / "targets" / "local" / "instances" / name, os.O_RDONLY)
+def _still_runs(process: psutil.Process, command: tuple[str, ...]) -> bool:
+    """Who does not answer may have ended while it was asked."""
     try:
-        status = asyncio.run(_query_status(f"/proc/self/fd/{folder}/qmp.sock"))
-    finally:
-        os.close(folder)
-    return Vm(name, status, pid, disks)
+        return tuple(process.cmdline()) == command
+    except psutil.Error:
+        return False
+
+
+def _status(instance: Path) -> str:
+    try:
+        folder = os.open(instance, os.O_RDONLY)
+        try:
+            return asyncio.run(_query_status(f"/proc/self/fd/{folder}/qmp.sock"))
+        finally:
+            os.close(folder)
+    except (EOFError, OSError, QMPError):  # a TimeoutError is an OSError
+        return NOT_ANSWERING
 
 
 async def _query_status(socket: str) -> str:
     monitor = QMPClient("demo")
-    await asyncio.wait_for(monitor.connect(socket), 5)
-    try:
-        reply: Any = await monitor.execute("query-status")
-        return str(reply["status"])
-    finally:
-        with contextlib.suppress(EOFError):
-            await monitor.disconnect()
+    async with asyncio.timeout(_ANSWER_S):
+        await monitor.connect(socket)
+        try:
+            reply: Any = await monitor.execute("query-status")
+            return str(reply["status"])
+        finally:
+            with contextlib.suppress(EOFError):
+                await monitor.disconnect()
 
 
 def files_below(folder: Path) -> list[str]:

@@ -1,14 +1,19 @@
 // The Node clients, driven by lines of JSON on stdin, answered by one line each on stdout; see ../drive.py.
-// node drive.js googleapis|gax-grpc|gax-rest ENDPOINT
+// node drive.js googleapis|gax-grpc|gax-rest
 'use strict';
 const path = require('path');
 const readline = require('readline');
 const CALLS = require('../calls.json');
 
 class GoogleApis {
-  constructor(endpoint) {
+  constructor({endpoint, tls, token}) {
     const {google} = require('googleapis');
-    this.api = google.vmmigration({version: 'v1', rootUrl: `http://${endpoint}/`, timeout: 20000, retry: false});
+    const options = {version: 'v1', rootUrl: `http${tls ? 's' : ''}://${endpoint}/`, timeout: 20000, retry: false};
+    if (token) {
+      options.auth = new google.auth.OAuth2();
+      options.auth.setCredentials({access_token: token});
+    }
+    this.api = google.vmmigration(options);
   }
 
   async call(method, request) {
@@ -63,7 +68,7 @@ function fromBody(body, http) {
 
 // As the generated clients use gax.
 class Gax {
-  constructor(endpoint, rest) {
+  constructor({endpoint, tls, token}, rest) {
     const gax = require('google-gax');
     const protos = require('google-proto-files');
     this.gax = gax;
@@ -77,12 +82,15 @@ class Gax {
     this.root = root;
     const options = {servicePath: host, port: Number(port), scopes: []};
     if (rest) {
-      const {PassThroughClient} = gax.googleAuthLibrary;
-      Object.assign(options, {fallback: true, protocol: 'http', numericEnums: true});
-      options.auth = options.authClient = new PassThroughClient();
+      const {OAuth2Client, PassThroughClient} = gax.googleAuthLibrary;
+      Object.assign(options, {fallback: true, protocol: tls ? 'https' : 'http', numericEnums: true});
+      options.auth = options.authClient = token ? new OAuth2Client() : new PassThroughClient();
+      if (token) options.auth.setCredentials({access_token: token});
     } else {
-      options.sslCreds = gax.grpc.credentials.createInsecure();
+      options.sslCreds = tls ? gax.grpc.credentials.createSsl() : gax.grpc.credentials.createInsecure();
     }
+    // gRPC refuses to carry call credentials over a plaintext channel; as metadata it carries anything.
+    this.settings = token && !rest ? {otherArgs: {headers: {authorization: `Bearer ${token}`}}} : {};
     const module = rest ? gax.fallback : gax;
     const client = new module.GrpcClient(options);
     const loaded = client.loadProtoJSON(root.toJSON());
@@ -159,7 +167,7 @@ class Gax {
   }
 
   async call(method, request) {
-    const [answer] = await this.start(method, request, {});
+    const [answer] = await this.start(method, request, this.settings);
     if (method === 'GetOperation') return this.json('google.longrunning.Operation', answer);
     if (/Operation$/.test(method)) return {};
     if (method === 'GetLocation') return this.json('google.cloud.location.Location', answer);
@@ -168,7 +176,7 @@ class Gax {
   }
 
   async finish(method, request) {
-    const [operation] = await this.start(method, request, {});
+    const [operation] = await this.start(method, request, this.settings);
     const [response] = await operation.promise();
     return this.json('google.cloud.vmmigration.v1.' + CALLS[method].response, response);
   }
@@ -180,7 +188,7 @@ class Gax {
     const found = [];
     let next = request;
     while (next) {
-      const [items, following] = await this.start(method, next, {autoPaginate: false});
+      const [items, following] = await this.start(method, next, {...this.settings, autoPaginate: false});
       found.push(items.map(each => this.json(kinds[CALLS[method].items], each)));
       next = following && following.pageToken ? {...request, pageToken: following.pageToken} : null;
     }
@@ -205,10 +213,15 @@ class Gax {
   }
 }
 
-async function main(kind, endpoint) {
-  const client = kind === 'googleapis' ? new GoogleApis(endpoint) : new Gax(endpoint, kind === 'gax-rest');
+async function main(kind) {
+  const clients = {};
   for await (const line of readline.createInterface({input: process.stdin})) {
     const command = JSON.parse(line);
+    const where = JSON.stringify(command.at);
+    if (!clients[where]) {
+      clients[where] = kind === 'googleapis' ? new GoogleApis(command.at) : new Gax(command.at, kind === 'gax-rest');
+    }
+    const client = clients[where];
     let answer;
     try {
       answer = {result: await client[command.do](command.method, command.request)};

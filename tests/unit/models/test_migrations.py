@@ -1,3 +1,4 @@
+import pytest
 import sqlalchemy as sa
 from alembic import command
 
@@ -5,6 +6,7 @@ from models import migrate
 from models.db import make_engine
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_models_and_migrations_are_equal_and_go_up_down_up(database_url):
     engine = make_engine(database_url)
     try:

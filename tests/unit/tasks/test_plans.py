@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 import sqlalchemy as sa
-from harness import PARENT, SOURCE, VM, World
+from harness import SOURCE, VM, World
 
 from models.schema import Base
 from targets.base import Owner, ResourceKind, ResourceRef
@@ -88,16 +88,20 @@ def test_all_blockers_at_once(light):
 
 
 def test_each_blocker_is_what_create_answers(light):
-    world = light
-    missing = world.add_vm("missing", defaults={"targetProject": f"{PARENT}/targetProjects/gone"})
-    world.upload(missing)
-    for vm in (missing, world.add_vm("empty"), VM):
-        if vm == VM:
-            world.create("first")
+    world, empty = light, light.add_vm("empty")
+    first = world.create("first")
+
+    def answered(vm):
         plan = world.services.plans.plan(vm)
         with pytest.raises(ServiceError) as error:
             world.create("second", vm)
         assert error.value.reason in reasons(plan)
+        return error.value.reason
+
+    assert [answered(empty), answered(VM)] == ["NO_SUCCESSFUL_CYCLE", "CLONE_JOB_RUNNING"]
+    world.run_to_end(first.id)
+    world.corrupt("DELETE FROM target_projects")
+    assert answered(VM) == "TARGET_PROJECT_NOT_FOUND"
 
 
 def test_a_name_that_is_taken(light):

@@ -1,10 +1,9 @@
 """Sources, VMs, target projects and cycles: bad input gets a clear error and leaves nothing half-made."""
 
 import pytest
-import sqlalchemy as sa
-from harness import PARENT, VM
+from harness import PARENT, SOURCE, VM, count, refused
 
-from models.schema import CloneJob, JobEvent, LedgerRow, Operation, Snapshot
+from models.schema import MigratingVm, Operation, Snapshot
 from models.states import CycleState, JobState, VmState
 from tasks.errors import (
     Aborted,
@@ -13,28 +12,9 @@ from tasks.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
-    ServiceError,
 )
 from tasks.services import Request
 from tasks.services.uploads import Chunk
-
-
-def count(world, *tables):
-    with world.engine.connect() as connection:
-        return [connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in tables]
-
-
-JOB_TABLES = (CloneJob, LedgerRow, JobEvent)
-
-
-def refused(world, kind, call, *tables):
-    """The error, after seeing that no row was written."""
-    before = count(world, *(tables or (*JOB_TABLES, Operation)))
-    with pytest.raises(kind) as error:
-        call()
-    assert count(world, *(tables or (*JOB_TABLES, Operation))) == before
-    assert isinstance(error.value, ServiceError) and len(error.value.message) > 20
-    return error.value
 
 
 def test_sources_vms_and_target_projects_refuse_what_is_wrong(light):
@@ -62,9 +42,36 @@ def test_sources_vms_and_target_projects_refuse_what_is_wrong(light):
     ],
 )
 def test_target_defaults_are_checked_when_they_are_set(light, defaults):
-    refused(light, InvalidArgument, lambda: light.add_vm("web-2", defaults=defaults))
     body = {"computeEngineTargetDefaults": defaults}
-    refused(light, InvalidArgument, lambda: light.services.migrating_vms.update(VM, lambda _: body, Request()))
+    for call in (lambda: light.add_vm("web-2", defaults=defaults),
+                 lambda: light.services.migrating_vms.update(VM, lambda _: body, Request())):  # fmt: skip
+        assert refused(light, InvalidArgument, call).field.startswith("migrating_vm.compute_engine_target_defaults.")
+
+
+def test_disks_only_targets_are_refused_by_their_full_path(light):
+    body = {"computeEngineDisksTargetDefaults": {}}
+    error = refused(light, InvalidArgument, lambda: light.services.migrating_vms.create(SOURCE, "v", body, Request()))
+    assert error.field == "migrating_vm.compute_engine_disks_target_defaults"
+
+
+def test_target_defaults_name_a_target_project_that_exists(world):
+    defaults = {"targetProject": f"{PARENT}/targetProjects/gone"}
+    body, vms = {"computeEngineTargetDefaults": defaults}, world.services.migrating_vms
+    for call in (lambda: world.add_vm("web-2", defaults=defaults),
+                 lambda: vms.update(VM, lambda _: body, Request())):  # fmt: skip
+        error = refused(world, FailedPrecondition, call, MigratingVm, Operation)
+        assert error.reason == "TARGET_PROJECT_NOT_FOUND" and "targetProjects/gone does not exist" in error.message
+    assert vms.get(VM).body["computeEngineTargetDefaults"]["targetProject"].endswith("/simulated")
+    # Who asks whether a VM is there by creating it, as `clonejob vm import` does, is told that first.
+    refused(world, AlreadyExists, lambda: world.add_vm("web-1", defaults=defaults))
+
+
+def test_a_vm_whose_target_project_is_gone_can_be_changed_and_mended(world):
+    world.corrupt("DELETE FROM target_projects")
+    vms = world.services.migrating_vms
+    vms.update(VM, lambda body: {**body, "displayName": "web"}, Request())
+    vms.update(VM, lambda _: {}, Request())
+    assert vms.get(VM).body == {}
 
 
 def test_an_update_changes_no_running_job(light):

@@ -5,6 +5,8 @@ import datetime as dt
 import pytest
 from harness import START, VM
 
+from api import translate
+from models.cycles import paused_for
 from models.expiry import EARLY, LATE, LIFE, expire_time, extendable
 from models.states import VM_METHODS, VM_TRANSITIONS, CycleState, VmState
 from tasks.errors import Aborted, FailedPrecondition, NotFound
@@ -75,6 +77,57 @@ def test_pause_keeps_the_disks_of_the_running_cycle_and_resume_goes_on_with_it(w
         cycles.begin(VM)
     assert change(world, "ResumeMigration") is VmState.ACTIVE
     assert cycles.finish(cycle).state is CycleState.SUCCEEDED
+
+
+def test_how_long_a_cycle_was_paused(world):
+    cycles = world.services.cycles
+    cycle = cycles.begin(VM).name
+
+    def paused_s():
+        message = translate.replication_cycle(cycles.get(cycle), world.clock())
+        assert message.HasField("total_pause_duration")
+        return message.total_pause_duration.ToTimedelta().total_seconds()
+
+    world.clock.advance(5)
+    assert paused_s() == 0
+    change(world, "PauseMigration")
+    world.clock.advance(7.25)
+    assert paused_s() == 7.25  # of the pause that goes on
+    change(world, "PauseMigration")  # again: it is one pause
+    world.clock.advance(1)
+    change(world, "ResumeMigration")
+    world.clock.advance(100)
+    assert paused_s() == 8.25
+    change(world, "PauseMigration")
+    world.clock.advance(0.5)
+    vm = world.services.migrating_vms
+    shown = translate.migrating_vm(vm.get(VM), vm.syncs([VM])[VM], now=vm.now()).current_sync_info
+    assert shown.total_pause_duration.ToTimedelta().total_seconds() == 8.75
+    cycles.abort(cycle, "")
+    world.clock.advance(100)
+    assert paused_s() == 8.75
+
+
+def test_a_pause_that_older_code_began_or_ended_is_not_made_up(world):
+    cycle = world.services.cycles.begin(VM).name
+
+    def paused_s():
+        return paused_for(world.services.cycles.get(cycle), world.clock()).total_seconds()
+
+    world.corrupt("UPDATE replication_cycles SET state = 'PAUSED' WHERE name = :name", name=cycle)
+    put(world, VmState.PAUSED)
+    world.clock.advance(9)
+    assert paused_s() == 0
+    change(world, "ResumeMigration")
+    change(world, "PauseMigration")
+    world.clock.advance(2)
+    world.corrupt("UPDATE replication_cycles SET state = 'RUNNING' WHERE name = :name", name=cycle)
+    put(world, VmState.ACTIVE)
+    world.clock.advance(50)
+    assert paused_s() == 0
+    change(world, "PauseMigration")
+    world.clock.advance(3)
+    assert paused_s() == 3
 
 
 def test_a_first_cycle_that_is_paused_and_aborted(world):

@@ -24,7 +24,7 @@ class Schedule:
         self._random = random.Random(seed)
         self._seen = seen
         self._turns: dict[str, threading.Lock] = {}
-        self._names: dict[int, str] = {}
+        self._me = threading.local()  # an ident is given away again when its thread has ended
         self._over = threading.Event()
 
     def run(self, actors: Mapping[str, Callable[[], object]]) -> None:
@@ -46,7 +46,7 @@ class Schedule:
             io_points.install_hook(None)
 
     def _act(self, name: str, work: Callable[[], object]) -> None:
-        self._names[threading.get_ident()] = name
+        self._me.name = name
         self._turns[name].acquire()
         try:
             work()
@@ -59,7 +59,7 @@ class Schedule:
             self._over.set()
 
     def _at(self, point: str, phase: str) -> None:
-        name = self._names.get(threading.get_ident())
+        name = getattr(self._me, "name", None)
         if name is None:  # the thread that renews a lease
             return
         if self._seen is not None:

@@ -92,7 +92,10 @@ class OrphanStore:
     @io_point("audit.jobs")
     def jobs(self, ids: Iterable[str]) -> dict[str, CloneJob]:
         """The jobs of these ids that this database knows, with their ledgers; buried ones too."""
-        wanted, found = sorted(set(ids)), {}
+        wanted = sorted(set(ids))
+        found: dict[str, CloneJob] = {}
+        if not wanted:
+            return found
         with self._reader() as session:
             for at in range(0, len(wanted), _CHUNK):
                 query = sa.select(CloneJob).where(CloneJob.id.in_(wanted[at : at + _CHUNK]))

@@ -106,6 +106,11 @@ class _Look:
             self._compare(TargetCalls(self._runtime, self._target), started)
         except (TargetError, OSError) as error:
             self._bad.append(f"the target did not answer: {str(error).rstrip('.')}")
+        except DBAPIError:
+            raise
+        except Exception as error:  # a defect of one target must not keep the others from being audited
+            logger.exception("target %s could not be audited", self._target)
+            self._bad.append(f"internal error ({type(error).__name__}); see the log")
         if not self._bad:
             # What its job may still remove itself begins to count when the job has ended.
             seen = {key_of(self._target, each): each.job_id or ""
@@ -135,7 +140,7 @@ class _Look:
     def _remove(self, each: Observed, sighting: OrphanSighting) -> tuple[OrphanEnd | None, str]:
         try:
             end = remove_orphan(self._runtime, self._orphans, self._target, each, sighting.good_inventories)
-        except TargetError as error:
+        except (TargetError, OSError) as error:
             return None, f"could not be deleted: {str(error).rstrip('.')}; the next audit tries again"
         except DBAPIError as error:
             logger.exception("orphan %s of job %s was not deleted", each.ref, each.job_id)

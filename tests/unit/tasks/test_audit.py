@@ -1,6 +1,7 @@
 """The auditor: what it finds, what it counts, and what it deletes only with proof; both databases."""
 
 import datetime as dt
+import threading
 
 import pytest
 from harness import PARENT, VM, World
@@ -11,6 +12,7 @@ from models.orphans import OrphanKey, OrphanStore
 from models.states import JobState
 from targets.base import LABEL_EPOCH, LABEL_JOB_ID, ResourceKind, ResourceRef
 from targets.errors import TombstonedError
+from targets.simulated import SimulatedTarget
 from tasks.audit import audit, audit_periodically
 from tasks.cleanup import OrphanEnd, remove_orphan
 from tasks.errors import InvalidArgument
@@ -307,6 +309,22 @@ def test_a_target_that_does_not_answer_counts_neither_for_nor_against(cloud):
     assert look(cloud, delete=True).deleted  # the second good one
 
 
+def test_a_target_with_a_defect_does_not_keep_the_others_from_being_audited(light, monkeypatch, caplog):
+    job = cancelled(light)
+
+    def broken():
+        raise ValueError("the provider sent nonsense")
+
+    monkeypatch.setattr(light.target, "inventory", broken)
+    other = SimulatedTarget(light.target.root.parent / "other", name="other")
+    other.foreign(ResourceKind.DISK, "d", labels(job))
+    light.runtime.targets["other"] = other
+    found = look(light, delete=True)
+    assert {each.name: each.good for each in found.targets} == {"other": True, "simulated": False}
+    assert [each.target for each in found.strangers] == ["other"]
+    assert "internal error (ValueError)" in found.targets[1].detail and "nonsense" in caplog.text
+
+
 def test_an_inventory_that_misses_what_exists_does_not_count(cloud, monkeypatch):
     kept = succeeded(cloud)
     job = cancelled(cloud, "clone-2")
@@ -516,6 +534,27 @@ def test_one_worker_audits_at_a_time(world):
     assert world.reconcile() is not None  # a lease of its own
     world.clock.advance(751)
     assert audit_periodically(world.runtime, "b", 750, delete=False)
+
+
+def test_two_auditors_at_once_delete_once_and_neither_fails(cloud):
+    job, _, orphans = proven(cloud)
+    start, found = threading.Barrier(2), []
+
+    def run():
+        start.wait(30)
+        found.append(audit(cloud.runtime, proof=TWICE, delete=True))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    cloud.target.clear()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 2 and len(deletes(cloud)) == 1 and not cloud.kinds()
+    look(cloud)
+    assert not orphans.sightings("simulated")
+    kinds = [each.kind for each in cloud.runtime.catalog.events(job.id)]
+    assert kinds.count("orphan_gone") == 1 and 1 <= kinds.count("orphan_deleting")
 
 
 def test_an_older_inventory_that_is_late_changes_nothing(world):

@@ -38,8 +38,8 @@ check: $(VENV)/.dev ## formatting, lint, types, layers
 	@$(BIN)/lint-imports
 
 .PHONY: audit-race
-audit-race: $(VENV)/.dev ## race the orphan auditor against everything else (N=100000 SEED=0 JOBS=1); prints JSON
-	@PYTHONPATH=.:tests $(BIN)/python tests/guarantee/audit_race.py $(or $(N),100000) $(or $(SEED),0) $(or $(JOBS),1)
+audit-race: $(VENV)/.dev ## race the orphan auditor against everything else (N=100000 SEED=0 JOBS=cores); prints JSON
+	@PYTHONPATH=.:tests $(BIN)/python tests/guarantee/audit_race.py $(or $(N),100000) $(or $(SEED),0) $(or $(JOBS),$(shell nproc 2>/dev/null || echo 1))
 
 .PHONY: bench
 bench: $(VENV)/.dev ## measure against a bare Celery chain, side by side; prints JSON

@@ -1,6 +1,6 @@
 """The auditor in a tight loop against creates, cancels, clean-ups, late calls and users: 0 false deletes.
 
-    make audit-race [N=100000] [SEED=0] [JOBS=1]        prints JSON; exit status 1 on a false delete
+    make audit-race [N=100000] [SEED=0] [JOBS=processors]        prints JSON; exit status 1 on a false delete
 
 Each schedule starts from a prepared state and runs real code of the worker, the services and the auditor on a real
 database and the simulated target without tombstones. The auditor deletes, with a quarantine of no time, and most things
@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import json
 import multiprocessing
+import signal
 import shutil
 import sqlite3
 import sys
@@ -39,6 +40,7 @@ from tasks.target_calls import TargetCalls
 PROOF = Proof(inventories=2, quarantine_s=0)
 _SEEN_OFTEN = 9
 _TIMES = {"late_call": 4, "late_call_and_user": 4, "sighted": 6, "sighted_and_user": 12, "two_auditors": 8}
+_PORTION = 1000  # schedules that a process plays in one world
 _FRESH_EVERY = 200  # schedules between two collections of garbage, which otherwise costs a fifth of the time
 
 
@@ -337,10 +339,11 @@ def _quick(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous=OFF")
 
 
-def race(interleavings: int, first_seed: int = 0, prepare: Callable[[Race], None] | None = None) -> Figures:
-    """Play so many schedules, in memory where the system has a place for that."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="audit-race-", dir=memory if memory.is_dir() else None))
+def race(
+    interleavings: int, first_seed: int = 0, *, base: Path | None = None, prepare: Callable[[Race], None] | None = None
+) -> Figures:
+    """Play so many schedules, in a folder of their own below ``base``."""
+    folder = Path(tempfile.mkdtemp(prefix="audit-race-", dir=base or _memory()))
     figures = Figures()
     started = time.monotonic()
     gc.disable()
@@ -362,25 +365,43 @@ def race(interleavings: int, first_seed: int = 0, prepare: Callable[[Race], None
     return figures
 
 
+def _memory() -> Path | None:
+    """Where files are kept in memory, if the system has such a place."""
+    return Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+
+
 def race_in_processes(interleavings: int, first_seed: int, processes: int) -> Figures:
-    """The same by several processes, each with seeds of its own."""
-    share = -(-interleavings // processes)
-    parts = [(min(share, interleavings - at), first_seed + at) for at in range(0, interleavings, share)]
+    """The same by several processes, in portions; stderr tells how far it is, and an interrupt ends it early."""
+    base = Path(tempfile.mkdtemp(prefix="audit-races-", dir=_memory()))
+    portions = [(min(_PORTION, interleavings - at), first_seed + at, base) for at in range(0, interleavings, _PORTION)]
     started = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        found = pool.starmap(race, parts)
-    whole = Figures(seconds=time.monotonic() - started)
-    for each in found:
-        whole.interleavings += each.interleavings
-        whole.deletes_with_proof += each.deletes_with_proof
-        whole.false_deletes += each.false_deletes
-        whole.by_scenario += each.by_scenario
-        whole.traces |= each.traces
+    whole = Figures()
+    pool = multiprocessing.get_context("spawn").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        for each in pool.imap_unordered(_portion, portions):
+            whole.interleavings += each.interleavings
+            whole.deletes_with_proof += each.deletes_with_proof
+            whole.false_deletes += each.false_deletes
+            whole.by_scenario += each.by_scenario
+            whole.traces |= each.traces
+            print(f"{whole.interleavings} of {interleavings}, {len(whole.false_deletes)} false", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; these are the figures so far", file=sys.stderr)
+    finally:
+        pool.terminate()
+        pool.join()
+        shutil.rmtree(base, ignore_errors=True)
+    whole.seconds = time.monotonic() - started
     return whole
+
+
+def _portion(portion: tuple[int, int, Path]) -> Figures:
+    interleavings, first_seed, base = portion
+    return race(interleavings, first_seed, base=base)
 
 
 if __name__ == "__main__":
     wanted, seed, jobs = (int(argument) for argument in sys.argv[1:])
     result = race_in_processes(wanted, seed, jobs)
     print(json.dumps(result.as_json(), indent=2))
-    sys.exit(1 if result.false_deletes else 0)
+    sys.exit(1 if result.false_deletes or result.interleavings < wanted else 0)

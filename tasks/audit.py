@@ -31,6 +31,7 @@ _PAGE = 2000
 _MOST_LOOKS = 200  # at single things that an inventory does not show, newest first
 # An instance goes before the disks that it uses.
 _ORDER = (ResourceKind.INSTANCE, ResourceKind.DISK, ResourceKind.ADAPTED_IMAGE)
+_GUARD = "clonejob guard"  # how the triggers' messages begin
 _Shown = Mapping[tuple[str, str], Observed]
 
 
@@ -121,21 +122,21 @@ class _Look:
         """Delete what is proven, if the inventory that was just taken is good."""
         if self._bad:
             return
-        stuck: set[str | None] = set()
+        stuck: set[str] = set()
         for each, why in sorted(self._found, key=lambda found: _ORDER.index(found[0].ref.kind)):
             key = key_of(self._target, each)
             sighting = self._sightings.get(key)
             job = self._jobs.get(each.job_id or "")
-            if sighting is None or why is not Why.CLEANED_UP or not self._proof.complete(sighting):
+            if job is None or why is not Why.CLEANED_UP or not is_of(self._project, job.name):
                 continue
-            if job is None or not is_of(self._project, job.name):
-                continue
-            if job.id in stuck:
+            if sighting is None or not self._proof.complete(sighting):
+                stuck.add(job.id)  # an instance that is not proven yet keeps its disks
+            elif job.id in stuck:
                 self._ends[key] = (None, "waits until what uses it is gone")
-                continue
-            self._ends[key] = self._remove(each, sighting)
-            if self._ends[key][0] is not OrphanEnd.GONE:
-                stuck.add(job.id)
+            else:
+                self._ends[key] = self._remove(each, sighting)
+                if self._ends[key][0] is not OrphanEnd.GONE:
+                    stuck.add(job.id)
 
     def _remove(self, each: Observed, sighting: OrphanSighting) -> tuple[OrphanEnd | None, str]:
         try:
@@ -144,8 +145,11 @@ class _Look:
             return None, f"could not be deleted: {str(error).rstrip('.')}; the next audit tries again"
         except DBAPIError as error:
             logger.exception("orphan %s of job %s was not deleted", each.ref, each.job_id)
-            reason = str(error.orig or error).splitlines()[0]
-            return None, f"was not deleted, for the database did not allow it: {reason}"
+            said = str(error.orig or "").splitlines()
+            guard = next((line for line in said if _GUARD in line), "")  # nothing else of it is for users
+            if not guard:
+                return None, "the database failed, see the log; the next audit looks again"
+            return None, f"was not deleted, for the database did not allow it: {guard[guard.index(_GUARD) :]}"
         return end, f"{end.value}; the next audit looks again"
 
     def add_to(self, found: Audit) -> None:

@@ -125,8 +125,9 @@ def _is_ours(job: CloneJob, row: LedgerRow, seen: Observed) -> bool:
 def remove_orphan(runtime: Runtime, orphans: OrphanStore, target: str, orphan: Observed, counted: int) -> OrphanEnd:
     """Delete what the call of a frozen worker made after its job had ended; the auditor has the proof (tasks/audit.py).
 
-    ``counted``: the good inventories that the proof rests on. The job is buried first. Then everything that the proof rests on is read once more, the intent is committed, which the
-    database refuses unless a failed or cancelled job left it behind, and only then the call is made.
+    ``counted``: the good inventories that the proof rests on. The job is buried first. Then everything that the proof
+    rests on is read once more, the intent is committed, which the database refuses unless a failed or cancelled job left
+    it behind, and only then the call is made.
     Raises: TargetError, sqlalchemy.exc.DBAPIError.
     """
     calls, key = TargetCalls(runtime, target), key_of(target, orphan)

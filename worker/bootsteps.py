@@ -1,8 +1,8 @@
 """The heart-beat of the reconciler and of the auditor, as a bootstep of every worker.
 
-Each worker of the control queue asks every few seconds, by a message to the control queue, that the jobs be reconciled; a lease row lets one
-worker's request through and turns the others away. The targets are audited in the same way, more rarely. The bootstep itself runs in the worker's main process and touches
-neither database nor target. It uses the worker's own timer, which for the prefork pool runs in the thread that forks:
+Each worker of the control queue asks every few seconds, by a message to the control queue, that the jobs be reconciled; a
+lease row lets one worker's request through and turns the others away. The targets are audited in the same way, more
+rarely. The bootstep itself runs in the worker's main process and touches neither database nor target. It uses the worker's own timer, which for the prefork pool runs in the thread that forks:
 a thread of our own could hold a lock at the moment of a fork, and the child would wait for it for ever.
 """
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from harness import PARENT, VM, World
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models import io_points
 from models.orphans import OrphanKey, OrphanStore
@@ -159,6 +159,19 @@ def test_an_instance_goes_before_the_disk_that_it_uses(cloud):
         calls.create(job, row)
     cloud.target.clear()
     look(cloud, delete=True)
+    assert len(look(cloud, delete=True).deleted) == 2
+    assert [call.kind for call in deletes(cloud)] == ["instance", "disk"]
+
+
+def test_a_disk_waits_for_an_instance_that_is_not_proven_yet(cloud):
+    job = cancelled(cloud)
+    calls = TargetCalls(cloud.runtime, "simulated")
+    calls.create(job, job.ledger[0])
+    look(cloud, delete=True)
+    calls.create(job, job.ledger[1])
+    cloud.target.clear()
+    found = look(cloud, delete=True)
+    assert not deletes(cloud) and {each.proven for each in found.orphans} == {True, False}
     assert len(look(cloud, delete=True).deleted) == 2
     assert [call.kind for call in deletes(cloud)] == ["instance", "disk"]
 
@@ -521,7 +534,25 @@ def test_a_refusal_of_the_database_keeps_the_orphan_and_is_told(cloud, hook):
     hook(meddle)
     found = look(cloud, delete=True)
     hook(None)
-    assert "the database did not allow it" in found.orphans[0].next and cloud.kinds() == ["disk"]
+    told = found.orphans[0].next
+    assert told == ("was not deleted, for the database did not allow it: "
+                    "clonejob guard: only what a failed or cancelled job left behind is deleted")  # fmt: skip
+    assert cloud.kinds() == ["disk"]
+
+
+def test_a_database_that_fails_at_the_delete_is_told_without_its_own_words(light, hook):
+    cloud = light
+    light.target.bury = lambda _: None  # as a target without tombstones
+    proven(cloud)
+
+    def fail(point, phase):
+        if (point, phase) == ("audit.mark_deleting", "before"):
+            raise OperationalError("UPDATE", {}, Exception("password of host db-7"))
+
+    hook(fail)
+    found = look(cloud, delete=True)
+    hook(None)
+    assert found.orphans[0].next == "the database failed, see the log; the next audit looks again"
 
 
 # One of many

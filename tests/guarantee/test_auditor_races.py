@@ -12,7 +12,7 @@ SHORT = 160  # four times through the deck of scenarios
 def test_no_false_delete_in_any_interleaving():
     figures = race(SHORT)
     assert figures.interleavings == SHORT and not figures.false_deletes
-    assert figures.deletes_with_proof > 10 and len(figures.traces) > 0.9 * SHORT
+    assert figures.deletes_with_proof > 10 and len(figures.traces) > 0.7 * SHORT
     assert min(figures.by_scenario.values()) >= 3, figures.by_scenario
 
 

@@ -37,6 +37,10 @@ check: $(VENV)/.dev ## formatting, lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+.PHONY: audit-race
+audit-race: $(VENV)/.dev ## race the orphan auditor against everything else (N=100000 SEED=0 JOBS=cores); prints JSON
+	@PYTHONPATH=.:tests $(BIN)/python tests/guarantee/audit_race.py $(or $(N),100000) $(or $(SEED),0) $(or $(JOBS),$(shell nproc 2>/dev/null || echo 1))
+
 .PHONY: bench
 bench: $(VENV)/.dev ## measure against a bare Celery chain, side by side; prints JSON
 	@$(BIN)/python benchmarks/jobs.py

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from api.additions import ADDITIONS, UPLOADS, Addition
+from api.additions import ADDITIONS, UPLOADS, Addition, audit
 from api.additions.uploads import UploadRoute
 from api.methods import METHODS, Method
 from api.names import ID_RULE
@@ -18,7 +18,8 @@ _VARIABLE = re.compile(r"\{[\w.]+=([^}]+)\}")
 _ITEM = re.compile(r"(\w+)/\*")
 _PLAIN = re.compile(r"\{(\w+)\}")
 _SEGMENT = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-_BODIES = {"adaptation": "clonejob.BeginCycle", "message": "clonejob.AbortCycle"}
+_BODIES = {"adaptation": "clonejob.BeginCycle", "message": "clonejob.AbortCycle",
+           **dict.fromkeys(audit.FIELDS, "clonejob.AuditRequest")}  # fmt: skip
 _ABOUT = """\
 The VM Migration v1 contract (`/v1/`, by google.api.http) and the additions of clonejob (`/clonejob/v1/`).
 

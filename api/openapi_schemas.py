@@ -176,4 +176,31 @@ OURS: dict[str, Schema] = {
         kept=_list(_object(kind=_TEXT, name=_TEXT, uid=_MAYBE_TEXT)),
         next=_list(_TEXT),
     ),
+    "clonejob.AuditRequest": _optional(
+        target={"type": "string", "description": "Only this target."},
+        quarantineS={"type": "number", "minimum": 0, "maximum": 604800},
+        inventories={"type": "integer", "minimum": 2, "maximum": 1000},
+    ),
+    "clonejob.Orphan": _object(
+        target=_TEXT, kind=_TEXT, name=_TEXT, uid=_TEXT, status=_TEXT, jobId=_TEXT, jobName=_MAYBE_TEXT,
+        jobState=_MAYBE_TEXT, why=_TEXT, meaning=_TEXT, firstSeen=_MAYBE_TIME, lastSeen=_MAYBE_TIME,
+        goodInventories=_WHOLE, deletable=_TRUE, proven=_TRUE, next=_TEXT,
+    ),
+    "clonejob.Audit": _object(
+        time=_TIME, quarantineS={"type": "number"}, inventories=_WHOLE,
+        targets=_list(_object(name=_TEXT, good=_TRUE, things=_WHOLE, detail=_TEXT)),
+        orphans=_list(ref("clonejob.Orphan")),
+        deleted=_list(ref("clonejob.Orphan")),
+        missing=_list(_object(
+            target=_TEXT, kind=_TEXT, name=_TEXT, uid=_MAYBE_TEXT, jobId=_TEXT, jobName=_TEXT, state=_TEXT,
+        )),
+        strangers=_list(_object(
+            target=_TEXT, kind=_TEXT, name=_TEXT, uid=_TEXT, jobName=_MAYBE_TEXT, why=_TEXT, meaning=_TEXT,
+        )),
+        cleanups=_list(_object(
+            jobName=_TEXT, state=_TEXT, verdict=_TEXT, target=_TEXT, since=_MAYBE_TIME, ageS={"type": "number"},
+            attempts=_WHOLE, detail=_TEXT, nextLook=_MAYBE_TIME,
+        )),
+        elsewhere=_WHOLE,
+    ),
 }  # fmt: skip

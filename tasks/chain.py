@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 
 from models import io_points
 from models.states import StepKind
-from tasks import cleanup, reconcile, steps
+from tasks import audit, cleanup, reconcile, steps
 from tasks.runtime import Runtime
 from tasks.settle import Reason, settle
 
@@ -36,7 +36,7 @@ _STEP_TASKS = {  # step -> (task, queue)
 }
 _FINISH = ("clone.finish", "instances")
 CHAIN_TASKS = frozenset(name for name, _ in (*_STEP_TASKS.values(), _FINISH))
-SETTLE, CLEAN_UP, RECONCILE = "clone.settle", "clone.clean_up", "clonejob.reconcile"
+SETTLE, CLEAN_UP, RECONCILE, AUDIT = "clone.settle", "clone.clean_up", "clonejob.reconcile", "clonejob.audit"
 _CHAIN, _CLEANUP, _SETTLE = (io_points.register(f"broker.publish.{name}") for name in ("chain", "cleanup", "settle"))
 
 
@@ -123,9 +123,17 @@ def register_tasks(app: Celery, runtime: Any) -> None:
         job_id, epoch, position, reason, detail = report
         settle(runtime(), job_id, epoch, Reason(reason), detail, position)
 
+    _register_rounds(app, runtime)
+
+
+def _register_rounds(app: Celery, runtime: Any) -> None:
     @app.task(name=RECONCILE, ignore_result=True)
     def reconcile_jobs(owner: str, hold_s: float) -> None:
         reconcile.reconcile(runtime(), owner, hold_s)
+
+    @app.task(name=AUDIT, ignore_result=True)
+    def audit_targets(owner: str, hold_s: float, delete: bool) -> None:
+        audit.audit_periodically(runtime(), owner, hold_s, delete=delete)
 
 
 def failure_reason(error: BaseException) -> Reason:

@@ -7,15 +7,18 @@ was looked at a moment before, and only if it carries our job's label and the ui
 
 from __future__ import annotations
 
+import enum
 import logging
 import time
 
+from models.orphans import OrphanStore
 from models.schema import CloneJob, LedgerRow
 from models.states import LedgerState, Role
 from models.store import Lease, StaleWrite
 from targets.base import Observed, Status
 from targets.errors import TargetError
 from tasks.lease import HeldLease, new_owner
+from tasks.orphans import Why, judge, key_of, left_alone_detail
 from tasks.plan import ref_of
 from tasks.runtime import Runtime
 from tasks.target_calls import TargetCalls
@@ -25,6 +28,14 @@ logger = logging.getLogger(__name__)
 
 class StillThereError(Exception):
     """A resource is on its way out, but not gone yet."""
+
+
+class OrphanEnd(enum.Enum):
+    """What came of deleting an orphan."""
+
+    GONE = "it is gone"
+    GOING = "its deletion has begun"
+    LEFT = "it is not what it was when it was seen, and was left alone"
 
 
 def run_cleanup(runtime: Runtime, job_id: str, epoch: int) -> bool:
@@ -93,8 +104,7 @@ def remove(runtime: Runtime, job: CloneJob, row: LedgerRow, calls: TargetCalls, 
             runtime.store.mark_absent(held.lease, row.position)
             return
         if not _is_ours(job, row, seen):
-            detail = f"ours is gone; another resource (uid {seen.uid}) stands under its name and was left alone"
-            runtime.store.mark_absent(held.lease, row.position, detail)
+            runtime.store.mark_absent(held.lease, row.position, left_alone_detail(seen.uid))
             return
         if asked_for != seen.uid and seen.status is not Status.DELETING:
             runtime.store.mark_deleting(held.lease, row.position)
@@ -110,3 +120,38 @@ def remove(runtime: Runtime, job: CloneJob, row: LedgerRow, calls: TargetCalls, 
 def _is_ours(job: CloneJob, row: LedgerRow, seen: Observed) -> bool:
     """Our label, and the uid that we saw when it was made; an unknown uid (lost reply) rests on the label alone."""
     return seen.job_id == job.id and row.uid in (None, seen.uid)
+
+
+def remove_orphan(runtime: Runtime, orphans: OrphanStore, target: str, orphan: Observed, counted: int) -> OrphanEnd:
+    """Delete what the call of a frozen worker made after its job had ended; the auditor has the proof (tasks/audit.py).
+
+    ``counted``: the good inventories that the proof rests on. The job is buried first. Then everything that the proof
+    rests on is read once more, the intent is committed, which the database refuses unless a failed or cancelled job left
+    it behind, and only then the call is made.
+    Raises: TargetError, sqlalchemy.exc.DBAPIError.
+    """
+    calls, key = TargetCalls(runtime, target), key_of(target, orphan)
+    job = _left_behind_by(runtime, target, orphan)
+    if job is None:
+        return OrphanEnd.LEFT
+    calls.bury(job.id)
+    seen = calls.find_ref(orphan.ref)
+    if seen is None:
+        orphans.mark_gone(key)
+        return OrphanEnd.GONE
+    if seen.uid != orphan.uid or seen.job_id != job.id or _left_behind_by(runtime, target, seen) is None:
+        return OrphanEnd.LEFT
+    if seen.status is not Status.DELETING:
+        if not orphans.mark_deleting(key, counted):
+            return OrphanEnd.LEFT  # another auditor has seen it gone meanwhile: the proof begins anew
+        calls.delete(seen.ref, job_id=job.id, uid=seen.uid)
+        if calls.find_ref(orphan.ref) is None:
+            orphans.mark_gone(key)
+            return OrphanEnd.GONE
+    return OrphanEnd.GOING
+
+
+def _left_behind_by(runtime: Runtime, target: str, seen: Observed) -> CloneJob | None:
+    """The job, as the database has it at this moment, if it failed or was cancelled and made the thing."""
+    job = runtime.store.get_job(seen.job_id or "")
+    return job if judge(job, target, seen) is Why.CLEANED_UP else None

@@ -17,6 +17,7 @@ for _kind in ResourceKind:
         io_points.register(f"target.{_call}.{_kind}")
 io_points.register("target.boot_report.instance")
 io_points.register("target.bury.job")
+io_points.register("target.inventory.all")
 
 
 class TargetCalls:
@@ -36,7 +37,15 @@ class TargetCalls:
 
     def find(self, row: LedgerRow) -> Observed | None:
         """What stands under the row's name now."""
-        return io_points.call(f"target.find.{row.kind}", self._target.find, ref_of(row))
+        return self.find_ref(ref_of(row))
+
+    def find_ref(self, ref: ResourceRef) -> Observed | None:
+        """What stands under a name that may be in no ledger."""
+        return io_points.call(f"target.find.{ref.kind}", self._target.find, ref)
+
+    def inventory(self) -> list[Observed]:
+        """Everything that exists there with a label of ours."""
+        return io_points.call("target.inventory.all", self._target.inventory)
 
     def delete(self, ref: ResourceRef, *, job_id: str, uid: str) -> None:
         """Start deleting exactly what was observed."""

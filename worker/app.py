@@ -69,6 +69,8 @@ def make_app(settings: Settings) -> Celery:
         task_time_limit=settings.step_timeout_s + settings.provider_call_limit_s,
         enable_utc=True,
         clonejob_reconcile_interval_s=settings.reconcile_interval_s,
+        clonejob_audit_interval_s=settings.audit_interval_s,
+        clonejob_audit_delete=settings.audit_delete,
     )  # fmt: skip
     app.steps["worker"].add(ReconcilerStep)
 

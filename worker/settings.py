@@ -105,6 +105,12 @@ class Settings(AccessSettings):
     cleanup_pause_max_s: float = Field(
         default=300.0, gt=0, description="Longest pause in seconds between clean-up retries."
     )
+    audit_interval_s: float = Field(
+        default=300.0, gt=0, description="Seconds between two looks of the orphan auditor in the worker pool."
+    )
+    audit_delete: bool = Field(
+        default=False, description="Whether the worker pool's auditor deletes orphans once there is proof."
+    )
     create_operation: Literal["created", "finished"] = Field(
         default="created",
         description="When CreateCloneJob's operation is done: the job is created, or it has finished.",

@@ -1,4 +1,5 @@
-"""Our additions under ``/clonejob/v1/``: upload of a cycle's disks, and what an operator wants to know about a job.
+"""Our additions under ``/clonejob/v1/``: upload of a cycle's disks, what an operator wants to know about a job, and
+the audit of the targets.
 
 The contract has no public call for any of them. JSON is written as the contract writes it:
 lowerCamelCase, times in RFC 3339, 64-bit integers as strings.
@@ -11,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api.additions import cycles, jobs
+from api.additions import audit, cycles, jobs
 from api.additions.uploads import UploadRoute
-from api.names import CLONE_JOB, MIGRATING_VM, REPLICATION_CYCLE
+from api.names import CLONE_JOB, LOCATION, MIGRATING_VM, REPLICATION_CYCLE
 from tasks.errors import InvalidArgument
 from tasks.services import Services
 
@@ -21,6 +22,7 @@ Json = dict[str, Any]
 PREFIX = "/clonejob/v1/"
 UPLOAD_PERMISSION, READ_PERMISSION = "clonejob.replicationCycles.upload", "vmmigration.cloneJobs.get"
 PLAN_PERMISSION = "vmmigration.cloneJobs.create"
+AUDIT_PERMISSION, DELETE_ORPHANS_PERMISSION = "clonejob.targets.audit", "clonejob.targets.deleteOrphans"
 _NONE: frozenset[str] = frozenset()
 
 
@@ -42,6 +44,7 @@ class Addition:
 
 _VM, _CYCLE, _JOB = (f"{PREFIX}{{name={shape}}}" for shape in (MIGRATING_VM, REPLICATION_CYCLE, CLONE_JOB))
 _DISK = f"{_CYCLE}/disks/{{disk}}"
+_LOCATION = f"{PREFIX}{{name={LOCATION}}}"
 ADDITIONS = (
     Addition("POST", f"{_VM}/replicationCycles", UPLOAD_PERMISSION, frozenset({"adaptation"}), cycles.begin,
              "ReplicationCycle"),
@@ -52,6 +55,9 @@ ADDITIONS = (
     Addition("GET", f"{_JOB}/ledger", READ_PERMISSION, _NONE, jobs.ledger, "clonejob.Ledger"),
     Addition("GET", f"{_JOB}/progress", READ_PERMISSION, _NONE, jobs.progress, "clonejob.Progress", streams=True),
     Addition("GET", f"{_JOB}:explain", READ_PERMISSION, _NONE, jobs.explain, "clonejob.Explanation"),
+    Addition("POST", f"{_LOCATION}:audit", AUDIT_PERMISSION, audit.FIELDS, audit.report, "clonejob.Audit"),
+    Addition("POST", f"{_LOCATION}:deleteOrphans", DELETE_ORPHANS_PERMISSION, audit.FIELDS, audit.delete_orphans,
+             "clonejob.Audit"),
 )  # fmt: skip
 UPLOADS = tuple(UploadRoute(verb, _DISK, UPLOAD_PERMISSION) for verb in ("PUT", "GET", "HEAD"))
 

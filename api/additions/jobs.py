@@ -96,11 +96,11 @@ def _explanation(found: Explanation) -> Json:
         "name": found.name,
         "state": str(found.state),
         "summary": found.summary,
-        "waitsFor": None if waits is None else _camel(waits),
-        "failure": None if failure is None else _camel(failure),
-        "cleaned": [_camel(each) for each in found.cleaned],
-        "left": [_camel(each) for each in found.left],
-        "kept": [_camel(each) for each in found.kept],
+        "waitsFor": None if waits is None else camel(waits),
+        "failure": None if failure is None else camel(failure),
+        "cleaned": [camel(each) for each in found.cleaned],
+        "left": [camel(each) for each in found.left],
+        "kept": [camel(each) for each in found.kept],
         "next": list(found.next_steps),
     }
 
@@ -121,13 +121,13 @@ def _plan(found: Plan) -> Json:
                 for each in cycle.snapshots
             ],
         },
-        "steps": [_camel(each) for each in found.steps],
-        "resources": [_camel(each) for each in found.resources],
-        "blockers": [_camel(each) for each in found.blockers],
+        "steps": [camel(each) for each in found.steps],
+        "resources": [camel(each) for each in found.resources],
+        "blockers": [camel(each) for each in found.blockers],
     }  # fmt: skip
 
 
-def _camel(value: Any) -> Json:
+def camel(value: Any) -> Json:
     """A flat dataclass as JSON, its times as the contract writes them."""
     out: Json = {}
     for name in value.__slots__:

@@ -3,7 +3,8 @@
 import sqlalchemy as sa
 from alembic import context
 
-from models.access import Base  # all tables: importing it imports schema, too
+import models.orphans  # noqa: F401 - all tables: with access, this imports them
+from models.access import Base
 from models.db import UtcDateTime
 
 _ADVISORY_LOCK = 0x636C6F6E  # "clon": two processes that upgrade at once take turns

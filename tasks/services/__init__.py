@@ -5,6 +5,7 @@ from __future__ import annotations
 from models.access import AccessStore
 from tasks.runtime import Runtime
 from tasks.services.access import AccessService
+from tasks.services.audits import AuditService
 from tasks.services.clone_jobs import CloneJobService
 from tasks.services.common import Page, Paging, Request
 from tasks.services.cycles import CycleService
@@ -33,4 +34,5 @@ class Services:
         self.locations = LocationService(runtime)
         self.plans = PlanService(runtime)
         self.explain = ExplainService(runtime)
+        self.audits = AuditService(runtime)
         self.access = AccessService(AccessStore(runtime.store.engine, clock=runtime.clock))

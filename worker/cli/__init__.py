@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from worker.cli import access, instances, jobs, service, vms
+from worker.cli import access, audit, instances, jobs, service, vms
 from worker.cli.context import Cli, common_options
 from worker.cli.errors import CliError, ExitCode
 
@@ -47,6 +47,7 @@ for _command in (
     access.token,
     access.role,
     instances.instance,
+    audit.audit,
     service.doctor,
     service.worker,
     service.api,

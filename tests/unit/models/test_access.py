@@ -117,7 +117,11 @@ def test_every_permission_of_the_tables_has_its_roles():
     permissions = {method.permission for method in METHODS} | {each.permission for each in (*ADDITIONS, *UPLOADS)}
     permissions.add(USE_TARGET)
     reading = ("get", "list", "wait", "fetchInventory", "fetchStorageInventory")
-    for permission in permissions:
+    of_operators = {"clonejob.targets.audit", "clonejob.targets.deleteOrphans"}
+    for permission in of_operators:
+        assert permission in permissions and role_has("admin", permission)
+        assert not any(role_has(role, permission) for role in ("viewer", "cloner", "editor")), permission
+    for permission in permissions - of_operators:
         assert role_has("editor", permission) and role_has("admin", permission), permission
         assert role_has("viewer", permission) == (permission.rpartition(".")[2] in reading), permission
         if role_has("viewer", permission):

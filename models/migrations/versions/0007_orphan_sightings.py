@@ -1,12 +1,12 @@
-"""What the auditor remembers of orphans, and its lease. Additions only: code of revision 0004 runs on it unchanged."""
+"""What the auditor remembers of orphans, and its lease. Additions only: code of revision 0006 runs on it unchanged."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from models.db import UtcDateTime
 
-revision = "0005"
-down_revision = "0004"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

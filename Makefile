@@ -49,6 +49,10 @@ bench-api: $(VENV)/.dev ## measure the API against a bare handler on the same st
 bench-lists: $(VENV)/.dev ## measure the first page of 1,000,000 jobs against that of 1,000; prints JSON
 	@$(BIN)/python benchmarks/listing.py
 
+.PHONY: bench-guarantee
+bench-guarantee: $(VENV)/.dev ## count what is left behind, beside a plain Celery chain; prints JSON, writes docs/side_by_side.md
+	@$(BIN)/python benchmarks/guarantee.py --page docs/side_by_side.md
+
 .PHONY: docs-generated
 docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md and docs/lists.md from the code
 	@$(BIN)/python -c 'from models.states import diagram; print(diagram(), end="")' > docs/states.md

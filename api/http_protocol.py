@@ -85,6 +85,12 @@ class _Bounded(H11Protocol):
         else:
             self._stop_head_timer()
 
+    def on_response_complete(self) -> None:
+        """The answer is out. A client that owes the rest of a body may fall silent now: no further byte starts a clock."""
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
+            self._expect_head()
+
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no HTTP; called by uvicorn while it handles h11's error."""
         hint = getattr(sys.exception(), "error_status_hint", 400)

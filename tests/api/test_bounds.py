@@ -170,6 +170,12 @@ def test_a_body_that_goes_on_after_the_answer_holds_no_connection(tight):
         assert time.monotonic() - started < 4
 
 
+def test_a_body_that_never_comes_holds_no_connection_after_the_answer(tight):
+    with connected(tight) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200")  # and the server hangs up, though nothing follows
+
+
 def test_an_upload_that_trickles_for_ever_loses_its_place(monkeypatch):
     import asyncio
 

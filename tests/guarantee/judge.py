@@ -18,9 +18,8 @@ from models.schema import CloneJob, ReplicationCycle, Snapshot
 from models.states import TERMINAL, JobState, LedgerState, Role, Verdict
 from targets.base import LABEL_JOB_ID, Observed, ResourceKind
 from targets.simulated import SimulatedTarget
+from targets.simulated_lives import Life, lives
 from targets.simulated_log import Call
-
-_MADE = ("made", "half_made")
 
 
 class Violation(NamedTuple):
@@ -50,46 +49,6 @@ class Finding:
             "late_calls_without_effect": len(self.late_calls),
             "jobs": self.jobs,
         }
-
-
-@dataclasses.dataclass
-class Life:
-    """One resource by its uid, from the first effect to the last. ``until`` is None while it exists.
-
-    ``by`` is the operation that ended it: "delete" for a call of ours, "remove_by_hand" or "foreign" for a user's.
-    """
-
-    kind: str
-    name: str
-    uid: str
-    job_id: str | None
-    since: float
-    until: float | None = None
-    by: str = ""
-    by_foreign: bool = False
-
-
-def lives(calls: Iterable[Call]) -> list[Life]:
-    """Everything that ever existed on the target, oldest first."""
-    standing: dict[tuple[str | None, str | None], Life] = {}
-    found: list[Life] = []
-    for call in calls:
-        if call.phase != "effect" or call.uid is None:
-            continue
-        at = (call.kind, call.name)
-        here = standing.get(at)
-        if call.outcome in _MADE:
-            if here is not None:
-                here.until, here.by = call.time, call.op
-            life = Life(
-                str(call.kind), str(call.name), call.uid, call.job_id, call.time, by_foreign=call.op == "foreign"
-            )
-            standing[at] = life
-            found.append(life)
-        elif call.outcome in ("gone", "deleting") and here is not None:
-            here.until, here.by = call.time, call.op
-            del standing[at]
-    return found
 
 
 def read_jobs(engine: sa.Engine) -> list[CloneJob]:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from benchmarks import figures
+from benchmarks.guarantee import COUNTS
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = ("--quick", "--jobs", "4")
@@ -30,10 +31,10 @@ def _mentions(process, text):
         return False
 
 
-def bench(home, *arguments):
+def bench(home, *arguments, script="jobs"):
     # PYTHONSAFEPATH as make sets it; a user's own setting is none of the benchmark's business.
     env = os.environ | {"TMPDIR": str(home), "PYTHONSAFEPATH": "1", "CLONEJOB_WORKERS": "7"}
-    command = [sys.executable, "benchmarks/jobs.py", *arguments]
+    command = [sys.executable, f"benchmarks/{script}.py", *arguments]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -58,6 +59,16 @@ def test_a_quick_run_prints_one_document_and_leaves_nothing(home):
     assert document["summary"]["ratio"]["jobs_per_s"] == dict.fromkeys(
         ("median", "min", "max"), measured["ratio"]["jobs_per_s"]
     )
+
+
+def test_what_is_left_behind_is_seen(home):
+    done = bench(home, "--quick", script="guarantee")
+    assert done.returncode == 0, done.stderr
+    good, lost = json.loads(done.stdout)["scenarios"].values()
+    assert good["plain_chain"]["states"] == good["clonejob"]["states"] == ["SUCCEEDED", "SUCCEEDED"]
+    assert lost["plain_chain"]["leaks"] > 0, "a chain that records what it was told about knows nothing of a lost reply"
+    assert not any(lost["clonejob"][count] for count in COUNTS)
+    assert lost["clonejob"]["states"] == ["CANCELLED", "CANCELLED"]
 
 
 def test_wrong_arguments_are_refused(home):

@@ -121,7 +121,7 @@ def _make(work: _Work, row: LedgerRow) -> None:
     store, lease = work.runtime.store, work.held.lease
     work.held.check()
     seen = work.calls.find(row)
-    if seen is not None and seen.job_id != work.job.id:
+    if seen is not None and (seen.job_id != work.job.id or row.uid not in (None, seen.uid)):
         raise ConflictError(f"a {row.kind} named {row.name} exists and was not made by this job; "
                             "delete or rename it, or give the clone another name (vm_name)")  # fmt: skip
     if seen is None or seen.status in (Status.FAILED, Status.STOPPED):

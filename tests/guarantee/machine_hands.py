@@ -31,7 +31,7 @@ def use(stage: Stage, hand: str, which: int, kind: ResourceKind) -> bool:
     match hand:
         case "take the name" if standing is None:
             stage.target.foreign(kind, row.name, {"owner": "a user"})
-        case "remove" if standing is not None:
+        case "remove" if standing is not None and not _late_create(stage, job):
             stage.target.remove_by_hand(ref)
         case "make anew" if standing is not None and _known(row, standing.uid):
             # With our label on it, as a console's "create similar" would. Where the ledger knows no uid, the label is
@@ -43,6 +43,12 @@ def use(stage: Stage, hand: str, which: int, kind: ResourceKind) -> bool:
             return False
     stage.moved += 1
     return True
+
+
+def _late_create(stage: Stage, job: CloneJob) -> bool:
+    """Whether a frozen worker may still create for the job. What it makes after a user has deleted the first one by hand
+    carries another uid than the ledger, as what the user made anew would, and is left alone: the auditor's to find."""
+    return any(worker.what[:2] == ("step", job.id) for worker in stage.frozen)
 
 
 def _known(row: LedgerRow, uid: str) -> bool:

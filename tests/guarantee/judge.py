@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -80,8 +80,9 @@ def judge(
 
     ``final``: faults have stopped and time was given, so every job must have ended (R5). ``accepted``: names of jobs
     for which a client got an operation, by request id (R7). ``calls``: the log, if it was read already; read the log
-    before the tables otherwise, so that a job which ends meanwhile is not judged by half of its calls. ``ends``: when each job's end was committed,
-    by the clock of ``calls``, for whoever knows it better than ``end_time``, which is the service's clock.
+    before the tables otherwise, so that a job which ends meanwhile is not judged by half of its calls. ``ends``: when each
+    job's end was committed by the clock of ``calls``, for whoever knows it better than ``end_time``, which is the
+    service's clock.
     """
     jobs = read_jobs(engine)
     calls = target.calls() if calls is None else calls

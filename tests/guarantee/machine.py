@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from guarantee import machine_hands, machine_witness
+from guarantee.machine_draws import VMS, happens, in_a_call, in_a_step, some, trouble
 from guarantee.machine_stage import Interrupt, Stage, Worker
 from guarantee.machine_witness import Witness
-from harness import SOURCE, VM
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition
 
 from models.states import TERMINAL
 from targets.base import ResourceKind
@@ -26,17 +26,6 @@ from tasks.services import Request
 from tasks.settle import Reason
 
 _ROUNDS = 80  # of delivering and reconciling, within which every job must end once faults have stopped
-VMS = (VM, f"{SOURCE}/migratingVms/web-2")
-
-
-# What happens to a worker happens at one of its instants: a step passes some twenty.
-def _interrupts(most: int) -> st.SearchStrategy[Interrupt | None]:
-    hows = st.sampled_from(("crash", "freeze", "freeze", "error"))
-    return st.one_of(st.none(), st.builds(Interrupt, hows, st.integers(0, most)))
-
-
-in_a_step, in_a_call = _interrupts(25), _interrupts(6)
-some = st.integers(0, 1_000)  # picks one of what there is by then
 
 
 class Model(RuleBasedStateMachine):
@@ -64,18 +53,18 @@ class Model(RuleBasedStateMachine):
             stage.target._durations.update({ResourceKind.DISK: 3.0, ResourceKind.INSTANCE: 2.0})
             stage.target._delete_durations.update({ResourceKind.INSTANCE: 2.0})
         for vm in VMS:
-            self.create(vm, None)
+            self.create(vm=vm, interrupt=None)
 
     # What clients do
 
-    @rule(vm=st.sampled_from(VMS), interrupt=in_a_call)
+    @happens(vm=st.sampled_from(VMS), interrupt=in_a_call)
     def create(self, vm: str, interrupt: Interrupt | None) -> None:
         request = Request(id=str(uuid.UUID(int=len(self.requests) + 1)), body_hash="same")
         self.requests.append((vm, f"clone-{len(self.requests)}", request))
         self._create(*self.requests[-1], interrupt)
 
     @precondition(lambda self: self.requests)
-    @rule(which=some)
+    @happens(which=some)
     def create_again(self, which: int) -> None:
         """A client repeats a request, because its answer was lost or for no reason at all."""
         self._create(*_one(self.requests, which), None)
@@ -89,14 +78,16 @@ class Model(RuleBasedStateMachine):
         self._play(("create", vm), work, interrupt, Aborted, AlreadyExists, FailedPrecondition, Unavailable)
 
     @precondition(lambda self: self.requests)
-    @rule(which=some, interrupt=in_a_call)
-    def cancel(self, which: int, interrupt: Interrupt | None) -> None:
+    @happens(which=some, interrupt=in_a_call, fault=trouble, op=st.sampled_from(("delete", "find", "bury")))
+    def cancel(self, which: int, interrupt: Interrupt | None, fault: str | None, op: str) -> None:
         vm, job_id, _ = _one(self.requests, which)
+        if fault is not None:
+            self.stage.target.add_fault(op=op, fault=fault, times=2, delay_s=7.0)
         name = f"{vm}/cloneJobs/{job_id}"
         self._play(("cancel", name), lambda: self.stage.services.clone_jobs.cancel(name), interrupt, ServiceError)
 
     @precondition(lambda self: self.uploads < 2)
-    @rule(vm=st.sampled_from(VMS))
+    @happens(vm=st.sampled_from(VMS))
     def replicate(self, vm: str) -> None:
         self.uploads += 1
         self.stage.upload(vm, disks=2, content=b"newer")
@@ -104,46 +95,56 @@ class Model(RuleBasedStateMachine):
     # What the broker and the workers do
 
     @precondition(lambda self: self.stage.mail.messages)
-    @rule(which=some, interrupt=in_a_step)
+    @happens(which=some, interrupt=in_a_step)
     def deliver(self, which: int, interrupt: Interrupt | None) -> None:
         message = _one(self.stage.mail.messages, which)
         self.stage.mail.messages.remove(message)
         self._deliver(message, interrupt)
 
     @precondition(lambda self: self.stage.mail.messages)
-    @rule(interrupt=in_a_step)
+    @happens(interrupt=in_a_step)
     def deliver_next(self, interrupt: Interrupt | None) -> None:
         self._deliver(self.stage.mail.messages.pop(0), interrupt)
 
     @precondition(lambda self: self.stage.mail.messages)
-    @rule(limit=st.integers(2, 12))
+    @happens(limit=st.integers(2, 12))
     def deliver_in_order(self, limit: int) -> None:
         for _ in range(limit):
             if self.stage.mail.messages:
                 self._deliver(self.stage.mail.messages.pop(0), None)
 
     @precondition(lambda self: self.stage.mail.messages)
-    @rule(which=some)
+    @happens(which=some)
     def duplicate(self, which: int) -> None:
         self.stage.mail.messages.append(_one(self.stage.mail.messages, which))
 
     @precondition(lambda self: self.stage.mail.messages)
-    @rule(which=some)
+    @happens(which=some)
     def lose(self, which: int) -> None:
         self.stage.mail.messages.remove(_one(self.stage.mail.messages, which))
 
     @precondition(lambda self: self.stage.mail.sent)
-    @rule(which=some, interrupt=in_a_step)
+    @happens(which=some, interrupt=in_a_step)
     def redeliver(self, which: int, interrupt: Interrupt | None) -> None:
         """A message of any time comes once more: an earlier epoch, a step that is over, a clean-up that was done."""
         self._deliver(_one(self.stage.mail.sent, which), interrupt)
 
-    @rule(interrupt=in_a_call)
+    @precondition(lambda self: self.stage.mail.messages)
+    @happens(which=some)
+    def not_understood(self, which: int) -> None:
+        """A worker of another revision got it, with an argument too many or too few: it fails before it claims."""
+        message = _one(self.stage.mail.messages, which)
+        self.stage.mail.messages.remove(message)
+        if message[0] == "step":
+            self.stage.report(message, Reason.TASK_FAILED)  # by the signal
+            self.stage.report(message, Reason.TASK_FAILED)  # and by link_error
+
+    @happens(interrupt=in_a_call)
     def tick(self, interrupt: Interrupt | None) -> None:
         self._reconcile(interrupt)
 
     @precondition(lambda self: self.stage.frozen)
-    @rule(which=some, interrupt=in_a_step, kill=st.booleans())
+    @happens(which=some, interrupt=in_a_step, kill=st.booleans())
     def wake(self, which: int, interrupt: Interrupt | None, kill: bool) -> None:
         """A frozen worker goes on where it stopped, or dies there."""
         worker = _one(self.stage.frozen, which)
@@ -153,21 +154,21 @@ class Model(RuleBasedStateMachine):
 
     # What time, the broker and the provider do
 
-    @rule(seconds=st.sampled_from((0.4, 1.1, 3.0, 16.0, 21.0, 46.0, 100.0)))
+    @happens(seconds=st.sampled_from((0.4, 1.1, 3.0, 16.0, 21.0, 46.0, 100.0)))
     def wait(self, seconds: float) -> None:
         self.stage.wait(seconds)
 
-    @rule(seconds=st.sampled_from((16.0, 21.0, 46.0)))
+    @happens(seconds=st.sampled_from((16.0, 21.0, 46.0)))
     def wait_and_tick(self, seconds: float) -> None:
         """Past a lease, a dispatch's grace, a fence."""
         self.stage.wait(seconds)
         self._reconcile(None)
 
-    @rule(seconds=st.sampled_from((0.2, 2.0, 10.0)))
+    @happens(seconds=st.sampled_from((0.2, 2.0, 10.0)))
     def clock_is_set_back(self, seconds: float) -> None:
         self.stage.jump_back(seconds)
 
-    @rule(
+    @happens(
         op=st.sampled_from(("create", "create", "find", "delete", "bury", "boot_report", "*")),
         kind=st.sampled_from((None, *ResourceKind)),
         fault=st.sampled_from(("fail", "refuse", "lose_reply", "lose_reply", "half_made", "slow", "no_boot", "hang")),
@@ -176,7 +177,7 @@ class Model(RuleBasedStateMachine):
     def provider_fault(self, op: str, kind: ResourceKind | None, fault: str, times: int) -> None:
         self.stage.target.add_fault(op=op, kind=kind, fault=fault, times=times, delay_s=7.0)
 
-    @rule(what=st.sampled_from(("provider", "broker")), now=st.sampled_from(("up", "up", "down")))
+    @happens(what=st.sampled_from(("provider", "broker")), now=st.sampled_from(("up", "up", "down")))
     def outage(self, what: str, now: str) -> None:
         """Of the broker or the whole provider: a rule that ends it comes twice as often as one that begins it."""
         if what == "broker":
@@ -188,7 +189,7 @@ class Model(RuleBasedStateMachine):
 
     # What people do
 
-    @rule(hand=st.sampled_from(machine_hands.HANDS), which=some, kind=st.sampled_from(list(ResourceKind)))
+    @happens(hand=st.sampled_from(machine_hands.HANDS), which=some, kind=st.sampled_from(list(ResourceKind)))
     def by_hand(self, hand: str, which: int, kind: ResourceKind) -> None:
         if machine_hands.use(self.stage, hand, which, kind):
             self.tally[f"by hand: {hand}"] += 1
@@ -196,11 +197,11 @@ class Model(RuleBasedStateMachine):
     # What an old worker does
 
     @precondition(lambda self: self.witness.leases)
-    @rule(which=some, write=st.sampled_from(machine_hands.WRITES), position=st.integers(0, 2))
+    @happens(which=some, write=st.sampled_from(machine_hands.WRITES), position=st.integers(0, 2))
     def stale_write(self, which: int, write: str, position: int) -> None:
         machine_hands.write_late(self.stage, _one(self.witness.leases, which), write, position)
 
-    @rule(which=some, write=st.sampled_from(machine_hands.UNGUARDED))
+    @happens(which=some, write=st.sampled_from(machine_hands.UNGUARDED))
     def unguarded_write(self, which: int, write: str) -> None:
         machine_hands.write_unguarded(self.stage, which, write)
 
@@ -233,21 +234,8 @@ class Model(RuleBasedStateMachine):
         """What the worker's main process and the chain do when a child has ended; nothing while it is frozen."""
         if not worker.ended:
             return
-        kind, *args = worker.what
         self.witness.see_end(worker)
-        put = self.stage.mail.messages.append
-        if self.stage.mail.broken or kind not in ("step", "cleanup"):
-            return
-        if worker.crashed or worker.failed is not None:
-            reason = Reason.WORKER_LOST if worker.crashed else Reason.TASK_FAILED
-            epoch, position = (args[1], args[2]) if kind == "step" else (args[1] + 1, None)
-            put(("settle", args[0], epoch, reason, "reported", position))
-        elif kind == "step":
-            job_id, epoch, position = args
-            if worker.result.result is steps.Result.AGAIN:
-                put(("step", job_id, epoch, position))
-            elif worker.result.result is steps.Result.DONE and position < len(self.stage.job_quietly(job_id).steps):
-                put(("step", job_id, epoch, position + 1))
+        self.stage.follow_up(worker)
 
     # Judging
 
@@ -257,8 +245,7 @@ class Model(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if self.stage.published is not None:
-                self._end()
+            self._end()
         finally:
             self.stage.close()
 

@@ -22,12 +22,15 @@ def tally(database: str) -> Counter[str]:
 def _as_json(counts: Counter[str]) -> dict[str, Any]:
     interrupts: Counter[str] = Counter()
     places: dict[str, set[str]] = {}
-    rest: dict[str, int] = {}
+    rest: dict[str, Any] = {"rules fired": {}, "provider": {}}
     for what, count in sorted(counts.items()):
         how, _, at = what.partition(" at ")
         if at and how in ("crash", "freeze", "error"):
             interrupts[how] += count
             places.setdefault(how, set()).add(at)
+        elif what.startswith(("rule ", "provider: ")):
+            group, _, name = what.partition(" ")
+            rest["rules fired" if group == "rule" else "provider"][name] = count
         else:
             rest[what] = count
     return {**rest, "interrupts fired": dict(interrupts),

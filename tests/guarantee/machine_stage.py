@@ -20,10 +20,12 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from models import io_points
-from models.schema import CloneJob, LedgerRow
+from models.schema import CloneJob
 from models.states import JobState, LedgerState
 from targets.errors import TransientError
 from tasks.runtime import Pacing
+from tasks.settle import Reason
+from tasks.steps import Result
 
 _ANSWER_S = 120  # a worker that neither ends nor freezes by then is stuck, which is a defect
 
@@ -219,6 +221,28 @@ class Stage(World):
             self.frozen.append(worker)
         return worker
 
+    def follow_up(self, worker: Worker) -> None:
+        """What the chain and the worker's main process send when a child has ended."""
+        kind, *args = worker.what
+        if self.mail.broken or kind not in ("step", "cleanup"):
+            return
+        if worker.crashed or worker.failed is not None:
+            self.report(worker.what, Reason.WORKER_LOST if worker.crashed else Reason.TASK_FAILED)
+        elif kind == "step":
+            job_id, epoch, position = args
+            result = worker.result.result
+            if result is Result.AGAIN:
+                self.mail.messages.append(("step", job_id, epoch, position))
+            elif result is Result.DONE and position < len(self.job_quietly(job_id).steps):
+                self.mail.messages.append(("step", job_id, epoch, position + 1))
+
+    def report(self, message: tuple, reason: Reason) -> None:
+        """Send ``clone.settle`` about a step or a clean-up, as the signal handlers and ``link_error`` do."""
+        job_id, epoch = message[1:3]
+        position = message[3] if message[0] == "step" else None
+        about = epoch if message[0] == "step" else epoch + 1  # claiming the clean-up raised the epoch
+        self.mail.messages.append(("settle", job_id, about, reason, "reported", position))
+
     # Witnessing
 
     def _hook(self, point: str, phase: str) -> None:
@@ -262,6 +286,3 @@ class Stage(World):
                 self.blames.append(f"R2: {point} was sent for {job.name}, which may still succeed")
             if op == "delete" and not any(row.state is LedgerState.DELETING for row in rows):
                 self.blames.append(f"ledger: {point} was sent for {job.name} without a word in the ledger")
-
-    def ledger(self, job_id: str) -> list[LedgerRow]:
-        return list(self.job_quietly(job_id).ledger)

@@ -126,6 +126,9 @@ class Witness:
             stage.tally[f"jobs {job.state}"] += 1
             stage.tally["stale writes rejected"] += job.stale_writes
             stage.tally["clean-ups that had to wait"] += job.cleanup_attempts
+        for call in stage.target.calls():
+            if call.phase == "end" and call.outcome != "ok":
+                stage.tally[f"provider: {call.op} {call.outcome}"] += 1
         with Session(stage.engine) as session:
             open_ones = session.scalars(sa.select(Operation.name).where(Operation.end_time.is_(None))).all()
         if open_ones:

@@ -40,7 +40,7 @@ MUTANTS = (
             Edit(_VERDICT, "if job.verdict is not None or epoch not in", "if epoch not in"),
             Edit(_VERDICT, "                CloneJob.verdict.is_(None),\n", ""),
         ),
-        (_ENDS, "-k", "cancel or success"),
+        (_EXECUTION, "-k", "whatever_arrives_late or cancel_between"),
     ),
     _one("epoch is not checked", _BASE, "                CloneJob.epoch == lease.epoch,\n", "", _ENDS, "-k", "success_wins"),
     _one("lease's owner is not checked", _BASE, "                CloneJob.lease_owner == lease.owner,\n", "", _SINGLE, "-k", "same_epoch"),

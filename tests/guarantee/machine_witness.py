@@ -36,7 +36,7 @@ class _Defects(logging.Handler):
 def jobs(stage: Stage) -> list[CloneJob]:
     """All jobs as committed now, read without passing an I/O point."""
     with Session(stage.engine, expire_on_commit=False) as session:
-        return list(session.scalars(sa.select(CloneJob).order_by(CloneJob.create_time)))
+        return list(session.scalars(sa.select(CloneJob).order_by(CloneJob.create_time, CloneJob.name)))
 
 
 class Witness:

@@ -103,7 +103,7 @@ MUTANTS = (
     _one("two jobs of one VM may run", _TABLES, '        ["parent"],\n        unique=True,\n', '        ["parent"],\n        unique=False,\n', _DATABASE, "-k", "one_running"),
     # Requests, reports and time
     _one("a request id is not looked up", "models/operations.py", "    if not new.request_id:\n        return None\n", "    return None\n", "tests/unit/tasks/test_services.py"),
-    _one("a late report disturbs the step at work", _SETTLE, "job.current_step not in (position, position + 1)", "False", _LOST, "-k", "late_report"),
+    _one("a late report takes the lease of the step at work", _VERDICT, "job.current_step != position", "False", _SINGLE, "-k", "late_report"),
     _one("a message that fails is sent for ever", _SETTLE, "job.dispatches == 0 and ", "", _SINGLE, "-k", "multiply"),
     _one("times follow a clock that is set back", _BASE, "        return max([now, *(time for time in recorded if time is not None)])", "        return now", "tests/unit/tasks/test_clock.py"),
 )  # fmt: skip

@@ -165,3 +165,12 @@ def test_a_step_at_which_somebody_works_is_not_claimed(world):
     take_lease(world, job)
     assert world.runtime.store.claim_step(job.id, job.epoch, 0, "another") is None
     assert world.job(job.id).lease_owner == "zombie"
+
+
+def test_a_late_report_does_not_take_the_lease_of_the_step_at_work(light):
+    job = light.create()
+    light.deliver(), light.deliver()
+    take_lease(light, light.job(job.id), 2)
+    for position in (0, 1):
+        settle(light.runtime, job.id, 1, Reason.WORKER_LOST, "late", position)
+    assert light.job(job.id).lease_expires_at > light.clock()

@@ -41,6 +41,14 @@ check: $(VENV)/.dev ## formatting, lint, types, layers
 audit-race: $(VENV)/.dev ## race the orphan auditor against everything else (N=100000 SEED=0 JOBS=cores); prints JSON
 	@PYTHONPATH=.:tests $(BIN)/python tests/guarantee/audit_race.py $(or $(N),100000) $(or $(SEED),0) $(or $(JOBS),$(shell nproc 2>/dev/null || echo 1))
 
+.PHONY: model
+model: $(VENV)/.dev ## the model test, long, on both databases (EXAMPLES=300 SEED=n); prints JSON
+	@PYTHONPATH=tests $(BIN)/python -m guarantee.machine_report
+
+.PHONY: mutants
+mutants: $(VENV)/.dev ## remove each guard of the guarantee in turn and see that the tests go red; prints a table and JSON
+	@PYTHONPATH=tests $(BIN)/python -m guarantee.mutants $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.dev ## measure against a bare Celery chain, side by side; prints JSON
 	@$(BIN)/python benchmarks/jobs.py

@@ -100,7 +100,7 @@ def end_for_job(session: Session, job: CloneJob, now: dt.datetime) -> None:
     """End the operations that waited for this job, in the transaction that makes it terminal."""
     waiting = session.scalars(sa.select(Operation).where(Operation.job_id == job.id, Operation.end_time.is_(None)))
     for operation in waiting:
-        operation.end_time = now
+        operation.end_time = max(now, operation.create_time)  # the clock may have been set back since
         operation.error = _outcome(operation, job)
 
 

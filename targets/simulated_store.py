@@ -88,15 +88,19 @@ class SimulatedStore:
             return Status.DELETING
         if entry.failed:
             return Status.FAILED
-        if entry.ready_at > self._clock():
+        if entry.ready_at > self._now(entry):
             return Status.CREATING
         return Status.STOPPED if entry.stopped else Status.READY
+
+    def _now(self, entry: Entry) -> float:
+        """The clock may have been set back since the entry was made; what was ready at once stays so."""
+        return max(self._clock(), entry.created_at)
 
     def observed(self, ref: ResourceRef, entry: Entry) -> Observed:
         """The entry as the protocol shows it."""
         status, progress = self.status(entry), None
         if status is Status.CREATING:
-            done = (self._clock() - entry.created_at) / (entry.ready_at - entry.created_at)
+            done = (self._now(entry) - entry.created_at) / (entry.ready_at - entry.created_at)
             progress = max(0, min(99, int(100 * done)))
         return Observed(ref, entry.uid, status, entry.labels, entry.failed, progress)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import logging
-import time
 
 from models.orphans import OrphanStore
 from models.schema import CloneJob, LedgerRow
@@ -95,7 +94,7 @@ def remove_scaffolds(runtime: Runtime, job: CloneJob, calls: TargetCalls, held: 
 
 def remove(runtime: Runtime, job: CloneJob, row: LedgerRow, calls: TargetCalls, held: HeldLease) -> None:
     """Delete one resource and see that it is gone. Raises: TargetError, StillThereError, StaleWrite."""
-    give_up_at = time.monotonic() + max(runtime.pacing.inline_wait_s, 0.5)
+    give_up_at = runtime.monotonic() + max(runtime.pacing.inline_wait_s, runtime.pacing.delete_wait_s)
     asked_for: str | None = None
     while True:
         held.check()
@@ -111,7 +110,7 @@ def remove(runtime: Runtime, job: CloneJob, row: LedgerRow, calls: TargetCalls, 
             held.check()
             calls.delete(ref_of(row), job_id=job.id, uid=seen.uid)
             asked_for = seen.uid
-        elif time.monotonic() >= give_up_at:
+        elif runtime.monotonic() >= give_up_at:
             raise StillThereError(f"still {seen.status}" + (f" ({seen.detail})" if seen.detail else ""))
         else:
             held.wait(min(0.05, runtime.pacing.poll_s))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from types import TracebackType
 
@@ -34,7 +33,7 @@ class HeldLease:
         self.lease = lease
         self._runtime = runtime
         self._interval_s = min(runtime.store.timing.lease_s / 3, 1.0)
-        self._renewed_at = self._checked_at = time.monotonic()
+        self._renewed_at = self._checked_at = runtime.monotonic()
         self._ended = threading.Event()
         self._lost = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_ended, name=f"lease-{lease.job_id[:8]}", daemon=True)
@@ -54,7 +53,7 @@ class HeldLease:
         """Raises: StaleWrite if the lease is lost."""
         if self._lost.is_set():
             raise StaleWrite(f"the lease on job {self.lease.job_id} is lost")
-        self._checked_at = time.monotonic()
+        self._checked_at = self._runtime.monotonic()
         if self._checked_at - self._renewed_at > self._interval_s:
             self._renew()
 
@@ -66,12 +65,12 @@ class HeldLease:
 
     def _renew(self) -> None:
         self._runtime.store.renew(self.lease)
-        self._renewed_at = time.monotonic()
+        self._renewed_at = self._runtime.monotonic()
 
     def _renew_until_ended(self) -> None:
         limit_s = self._runtime.store.timing.provider_call_limit_s
         while not self._ended.wait(self._interval_s):
-            if time.monotonic() - self._checked_at > limit_s:
+            if self._runtime.monotonic() - self._checked_at > limit_s:
                 logger.error(
                     "job %s: a call has taken more than %.0f s; its lease runs out", self.lease.job_id, limit_s
                 )

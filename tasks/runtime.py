@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,10 +33,12 @@ class Pacing:
     """How steps wait and retry. Units in the names.
 
     ``inline_wait_s``: how long a step looks again by itself before it gives its worker slot back.
+    ``delete_wait_s``: the same for a clean-up, whose deletes are mostly through in a moment.
     ``step_attempts``: claims of one step that may end in a crash or a retryable error before the job fails.
     """
 
     inline_wait_s: float = 1.0
+    delete_wait_s: float = 0.5
     poll_s: float = 1.0
     step_attempts: int = 5
     retry_pause_s: float = 1.0
@@ -71,6 +74,7 @@ class Runtime:
     page_token_key: bytes = field(repr=False)  # secret; the same in every API process of a service
     pacing: Pacing = field(default_factory=Pacing)
     clock: Clock = utc_now
+    monotonic: Callable[[], float] = time.monotonic  # what a lease and a wait are measured with
     worker_name: Callable[[], str] = lambda: "worker"
     create_operation_ends_with_job: bool = False
     location: str = "global"  # one that is known although nothing is in it yet

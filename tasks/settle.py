@@ -72,7 +72,8 @@ def settle(runtime: Runtime, job_id: str, epoch: int, reason: Reason, detail: st
                 return
             if job.lease_owner is not None or job.verdict is not None:
                 recover(runtime, job)
-            elif job.next_check_at is None and runtime.store.dispatch_again(job):
+            # Once: what fails before it claims would be reported, and sent, for ever, twice as often each time.
+            elif job.next_check_at is None and job.dispatches == 0 and runtime.store.dispatch_again(job):
                 dispatch_steps(runtime, job)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +121,7 @@ def _make(work: _Work, row: LedgerRow) -> None:
     store, lease = work.runtime.store, work.held.lease
     work.held.check()
     seen = work.calls.find(row)
-    if seen is not None and seen.job_id != work.job.id:
+    if seen is not None and (seen.job_id != work.job.id or row.uid not in (None, seen.uid)):
         raise ConflictError(f"a {row.kind} named {row.name} exists and was not made by this job; "
                             "delete or rename it, or give the clone another name (vm_name)")  # fmt: skip
     if seen is None or seen.status in (Status.FAILED, Status.STOPPED):
@@ -131,9 +130,9 @@ def _make(work: _Work, row: LedgerRow) -> None:
         seen = work.calls.create(work.job, row)
     elif row.state is LedgerState.PLANNED:
         store.mark_intended(lease, row.position)
-    give_up_at = time.monotonic() + work.runtime.pacing.inline_wait_s
+    give_up_at = work.runtime.monotonic() + work.runtime.pacing.inline_wait_s
     while seen.status is Status.CREATING:
-        if time.monotonic() >= give_up_at:
+        if work.runtime.monotonic() >= give_up_at:
             store.note_progress(lease, work.position, percent=seen.progress_percent or 0,
                                 detail=f"waiting for {row.kind} {row.name}")  # fmt: skip
             raise _NotYetError(f"{row.kind} {row.name} is being created")
@@ -151,14 +150,14 @@ def _watch_boot(work: _Work, row: LedgerRow) -> None:
     """Wait until the guest has shown that it booted, gave up, or has had its time; the finding stands beside success."""
     step = work.job.steps[work.position]
     assert step.start_time is not None
-    give_up_at = time.monotonic() + work.runtime.pacing.inline_wait_s
+    give_up_at = work.runtime.monotonic() + work.runtime.pacing.inline_wait_s
     while True:
         work.held.check()
         report = work.calls.boot_report(row)
         waited_s = (work.runtime.clock() - step.start_time).total_seconds()
         if report.verdict is not BootVerdict.WAITING or waited_s > work.runtime.pacing.boot_timeout_s:
             break
-        if time.monotonic() >= give_up_at:
+        if work.runtime.monotonic() >= give_up_at:
             work.runtime.store.note_progress(work.held.lease, work.position, percent=50,
                                              detail=f"waiting for {row.name} to boot")  # fmt: skip
             raise _NotYetError(f"waiting for {row.name} to boot")

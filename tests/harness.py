@@ -8,6 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,13 +97,21 @@ class World:
     """Everything that one service consists of, but for processes."""
 
     def __init__(
-        self, tmp_path: Path, database_url: str = "", *, pacing: Pacing | None = None, **target_options
+        self,
+        tmp_path: Path,
+        database_url: str = "",
+        *,
+        pacing: Pacing | None = None,
+        mail: Mailbox | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        target_clock: Callable[[], float] | None = None,
+        **target_options,
     ) -> None:
         self.clock = Clock()
         self.engine = make_engine(database_url or f"sqlite:///{tmp_path}/db.sqlite3")
         prepare(self.engine)
-        self.mail = Mailbox()
-        self.target = SimulatedTarget(tmp_path / "target", clock=self.clock.timestamp, **target_options)
+        self.mail = mail or Mailbox()
+        self.target = SimulatedTarget(tmp_path / "target", clock=target_clock or self.clock.timestamp, **target_options)
         self.snapshots = FileSnapshotStore(tmp_path / "snapshots")
         self.runtime = Runtime(
             store=JobStore(self.engine, timing=Timing(15, 30, 20), clock=self.clock),
@@ -112,6 +122,7 @@ class World:
             page_token_key=b"of the tests, and of no use elsewhere",
             pacing=pacing or Pacing(inline_wait_s=0.0, poll_s=1.0),
             clock=self.clock,
+            monotonic=monotonic,
         )
         self.services = Services(self.runtime)
 

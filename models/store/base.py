@@ -96,8 +96,11 @@ class StoreBase:
             return session.get(CloneJob, job_id)
 
     @contextmanager
-    def _held(self, lease: Lease, **values: Any) -> Iterator[tuple[Session, CloneJob]]:
-        """A transaction that holds the job's row and in which the lease is valid; renews it unless ``values`` say more.
+    def _held(
+        self, lease: Lease, decide: Callable[[CloneJob], dict[str, Any]] | None = None, **values: Any
+    ) -> Iterator[tuple[Session, CloneJob]]:
+        """A transaction that holds the job's row and in which the lease is valid; renews it unless ``values`` say more,
+        or ``decide`` does, which sees the locked row.
 
         Raises: StaleWrite, after counting it.
         """
@@ -109,7 +112,7 @@ class StoreBase:
                 CloneJob.epoch == lease.epoch,
                 CloneJob.lease_owner == lease.owner,
                 CloneJob.end_time.is_(None),
-                **(values or self._lease_until(self.clock())),
+                **(decide(job) if decide else values or self._lease_until(self.clock())),
             )
             if held:
                 assert job is not None
@@ -139,6 +142,13 @@ class StoreBase:
         session.flush()
         update = sa.update(CloneJob).where(*where).values(**values)
         return changed(session.execute(update, execution_options={"synchronize_session": False})) == 1
+
+    @staticmethod
+    def _in_order(job: CloneJob, now: dt.datetime) -> dt.datetime:
+        """A time to write down: ``now``, unless the clock was set back behind what the job has on record (R6)."""
+        recorded = [job.create_time, job.state_time, job.verdict_time]
+        recorded += [time for step in job.steps for time in (step.start_time, step.end_time)]
+        return max([now, *(time for time in recorded if time is not None)])
 
     def _after(self, seconds: float) -> dt.datetime:
         return self.clock() + dt.timedelta(seconds=seconds)

@@ -91,8 +91,8 @@ class LedgerWrites(StoreBase):
     @io_point("store.finish_cleanup")
     def finish_cleanup(self, lease: Lease) -> None:
         """FAILED or CANCELLED. Raises: NotReady unless every ledger row is ABSENT; StaleWrite."""
-        now = self.clock()
         with self._held(lease, lease_owner=None) as (session, job):
+            now = self._in_order(job, self.clock())
             left = [f"{row.kind} {row.name}" for row in job.ledger if row.state is not LedgerState.ABSENT]
             if left:
                 raise NotReady(f"still there: {', '.join(left)}")

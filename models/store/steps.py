@@ -30,6 +30,7 @@ class StepWrites(StoreBase):
                 return None
             state = STEP_STATE[job.steps[position].kind] if position < len(job.steps) else JobState.ACTIVE
             check_job_transition(job.state, state)
+            recorded = self._in_order(job, now)
             taken = self._guarded(
                 session,
                 CloneJob.id == job_id,
@@ -38,7 +39,7 @@ class StepWrites(StoreBase):
                 CloneJob.lease_owner.is_(None),
                 CloneJob.current_step == position,
                 state=state,
-                state_time=now if state is not job.state else job.state_time,
+                state_time=recorded if state is not job.state else job.state_time,
                 lease_owner=owner,
                 next_check_at=None,
                 attempts=job.attempts + 1,
@@ -48,7 +49,7 @@ class StepWrites(StoreBase):
             if not taken:
                 return None
             if position < len(job.steps) and job.steps[position].start_time is None:
-                job.steps[position].start_time = now
+                job.steps[position].start_time = recorded
                 self._event(session, job, "step_started", str(job.steps[position].kind))
         return self.get_job(job_id)
 
@@ -75,10 +76,9 @@ class StepWrites(StoreBase):
     @io_point("store.complete_step")
     def complete_step(self, lease: Lease, position: int) -> None:
         """End the step, give the lease back, point the job at the next step."""
-        now = self.clock()
         with self._held(lease, lease_owner=None, lease_expires_at=None, next_check_at=None, attempts=0, dispatches=0,
                         current_step=position + 1, wake_at=self._after(self.timing.dispatch_grace_s)) as (session, job):  # fmt: skip
-            job.steps[position].end_time = now
+            job.steps[position].end_time = self._in_order(job, self.clock())
             self._event(session, job, "step_ended", str(job.steps[position].kind))
 
     @io_point("store.pause_step")
@@ -105,11 +105,13 @@ class StepWrites(StoreBase):
         Raises: StaleWrite if a cancel or failure was first; NotReady unless every scaffold is ABSENT and every product
         CREATED.
         """
-        now = self.clock()
-        with self._held(lease, verdict=Verdict.SUCCEED, verdict_time=now, **self._ended(JobState.SUCCEEDED, now)) as (
-            session,
-            job,
-        ):
+
+        def success(job: CloneJob) -> dict[str, Any]:
+            now = self._in_order(job, self.clock())
+            return {"verdict": Verdict.SUCCEED, "verdict_time": now, **self._ended(JobState.SUCCEEDED, now)}
+
+        with self._held(lease, success) as (session, job):
+            assert job.end_time is not None
             for row in job.ledger:
                 wanted = LedgerState.ABSENT if row.role is Role.SCAFFOLD else LedgerState.CREATED
                 if row.state is not wanted:
@@ -117,4 +119,4 @@ class StepWrites(StoreBase):
                 if row.role is Role.PRODUCT:
                     row.state = LedgerState.KEPT
             self._event(session, job, "succeeded", "the products belong to the user now")
-            operations.end_for_job(session, job, now)
+            operations.end_for_job(session, job, job.end_time)

@@ -46,14 +46,15 @@ class VerdictWrites(StoreBase):
                 return Settled.LOST, None
             if job.verdict is not None or epoch not in (None, job.epoch):
                 return Settled.LOST, self._join_cancel(session, job, cancel_operation, now)
-            outcome, values = self._sentence(job, verdict, lease, now)
+            recorded = self._in_order(job, now)
+            outcome, values = self._sentence(job, verdict, lease, now, recorded)
             won = self._guarded(
                 session,
                 CloneJob.id == job_id,
                 CloneJob.verdict.is_(None),
                 CloneJob.epoch == job.epoch,
                 verdict=verdict,
-                verdict_time=now,
+                verdict_time=recorded,
                 epoch=job.epoch + 1,
                 error=dict(error) if error else None,
                 dispatches=0,
@@ -64,17 +65,17 @@ class VerdictWrites(StoreBase):
             session.refresh(job)
             for step in job.steps:
                 if step.start_time is not None and step.end_time is None:
-                    step.end_time = now  # it ended here, unfinished
+                    step.end_time = recorded  # it ended here, unfinished
             self._event(session, job, verdict.lower(), reason or str((error or {}).get("message", "")))
-            operation = self._join_cancel(session, job, cancel_operation, now)
+            operation = self._join_cancel(session, job, cancel_operation, recorded)
             if outcome is Settled.ENDED:
-                self._never_created(job, now)
+                self._never_created(job, recorded)
                 session.flush()
-                operations.end_for_job(session, job, now)
+                operations.end_for_job(session, job, recorded)
             return outcome, operation
 
     def _sentence(
-        self, job: CloneJob, verdict: Verdict, lease: Lease | None, now: dt.datetime
+        self, job: CloneJob, verdict: Verdict, lease: Lease | None, now: dt.datetime, recorded: dt.datetime
     ) -> tuple[Settled, dict[str, Any]]:
         """What a verdict does to the row: end it, start clean-up, or have clean-up wait for a lease."""
         free = job.lease_owner is None or (lease is not None and lease.owner == job.lease_owner)
@@ -83,9 +84,12 @@ class VerdictWrites(StoreBase):
         )
         if job.state is JobState.PENDING:  # never claimed, so no call was ever made for it
             check_job_transition(job.state, ended)
-            return Settled.ENDED, self._ended(ended, now) | {"cleanup_detail": None}
+            return Settled.ENDED, self._ended(ended, recorded) | {"cleanup_detail": None}
         check_job_transition(job.state, cleaning)
-        values: dict[str, Any] = {"state": cleaning, "state_time": now if cleaning is not job.state else job.state_time}
+        values: dict[str, Any] = {
+            "state": cleaning,
+            "state_time": recorded if cleaning is not job.state else job.state_time,
+        }
         if not free:
             assert job.lease_expires_at is not None
             limit = dt.timedelta(seconds=self.timing.provider_call_limit_s)

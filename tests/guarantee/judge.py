@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -74,16 +74,19 @@ def judge(
     final: bool,
     accepted: Mapping[str, str] | None = None,
     calls: list[Call] | None = None,
+    ends: Mapping[str, float] | None = None,
 ) -> Finding:
     """Hold all rules against the target's log, its inventory and the tables.
 
     ``final``: faults have stopped and time was given, so every job must have ended (R5). ``accepted``: names of jobs
     for which a client got an operation, by request id (R7). ``calls``: the log, if it was read already; read the log
-    before the tables otherwise, so that a job which ends meanwhile is not judged by half of its calls.
+    before the tables otherwise, so that a job which ends meanwhile is not judged by half of its calls. ``ends``: when each
+    job's end was committed by the clock of ``calls``, for whoever knows it better than ``end_time``, which is the
+    service's clock.
     """
     jobs = read_jobs(engine)
     calls = target.calls() if calls is None else calls
-    found = _Judge(jobs, calls, target.everything(), pinned_keys(engine))
+    found = _Judge(jobs, calls, target.everything(), pinned_keys(engine), ends or {})
     found.each_job(final=final)
     found.strangers()
     if accepted is not None:
@@ -96,7 +99,12 @@ def judge(
 
 class _Judge:
     def __init__(
-        self, jobs: list[CloneJob], calls: list[Call], inventory: list[Observed], keys: Mapping[str, set[str]]
+        self,
+        jobs: list[CloneJob],
+        calls: list[Call],
+        inventory: list[Observed],
+        keys: Mapping[str, set[str]],
+        ends: Mapping[str, float],
     ) -> None:
         self.violations: list[Violation] = []
         self.late_calls: list[Call] = []
@@ -104,6 +112,7 @@ class _Judge:
         self._calls = calls
         self._inventory = inventory
         self._keys = keys
+        self._ends = ends
         self._lives = lives(calls)
         self._of_job: dict[str, list[Life]] = defaultdict(list)
         for life in self._lives:
@@ -112,6 +121,10 @@ class _Judge:
 
     def _blame(self, rule: str, job: CloneJob | None, what: str) -> None:
         self.violations.append(Violation(rule, job.name if job else "", what))
+
+    def _end_of(self, job: CloneJob) -> float:
+        assert job.end_time is not None
+        return self._ends.get(job.id, job.end_time.timestamp())
 
     def each_job(self, *, final: bool) -> None:
         """R1–R6, job by job."""
@@ -131,8 +144,7 @@ class _Judge:
                 self._untouched(job)
 
     def _nothing_left(self, job: CloneJob, mine: list[Life]) -> None:
-        assert job.end_time is not None
-        published = job.end_time.timestamp()
+        published = self._end_of(job)
         for life in mine:
             if life.until is None or life.until > published:
                 self._blame("R1", job, f"{job.state} was published while {life.kind} {life.name} ({life.uid}) existed")
@@ -146,8 +158,7 @@ class _Judge:
                 self._blame("R3", job, f"instances {earlier.uid} and {later.uid} existed at once")
 
     def _kept(self, job: CloneJob, mine: list[Life]) -> None:
-        assert job.end_time is not None
-        committed = job.end_time.timestamp()
+        committed = self._end_of(job)
         by_place = {(life.kind, life.name, life.uid): life for life in mine}
         kinds = set()
         for row in job.ledger:
@@ -177,8 +188,7 @@ class _Judge:
         return committed if life.by == "delete" else max(looks, default=committed)
 
     def _untouched(self, job: CloneJob) -> None:
-        assert job.end_time is not None
-        committed = job.end_time.timestamp()
+        committed = self._end_of(job)
         uids = {life.uid for life in self._of_job[job.id]}
         for call in self._calls:
             ours = call.job_id == job.id or call.uid in uids

@@ -55,7 +55,7 @@ class CallThreads(Executor):
         def end(result: T, error: BaseException | None) -> None:
             if error is None:
                 future.set_result(result)
-            else:
+            elif not (isinstance(error, asyncio.CancelledError) and future.cancel()):
                 future.set_exception(error)
 
         self._jobs.put((lambda: not future.set_running_or_notify_cancel(), lambda: fn(*args, **kwargs), (), end))

@@ -85,6 +85,13 @@ class _Bounded(H11Protocol):
         else:
             self._stop_head_timer()
 
+    def on_response_complete(self) -> None:
+        """An answer; the rest of a body that it did not wait for is waited for as long as for a head."""
+        super().on_response_complete()
+        answered = self.cycle is not None and self.cycle.response_complete
+        if answered and self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._expect_head()
+
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no HTTP; called by uvicorn while it handles h11's error."""
         hint = getattr(sys.exception(), "error_status_hint", 400)

@@ -71,7 +71,4 @@ def _snapshots(rows: Sequence[Row]) -> list[Snapshot]:
 
 
 def _read(cls: type[T], columns: Sequence[Any], values: Sequence[Any], **more: Any) -> T:
-    """The object as loaded: attributes that were set would be watched for changes, which costs five times as much."""
-    row = cls()
-    row.__dict__.update({column.key: value for column, value in zip(columns, values, strict=True)}, **more)
-    return row
+    return cls.of(**{column.key: value for column, value in zip(columns, values, strict=True)}, **more)

@@ -61,7 +61,7 @@ def insert(
 
 def made(new: NewOperation, now: dt.datetime, *, done: bool, job_id: str | None = None) -> Operation:
     """The operation's row, not yet stored."""
-    return Operation(
+    return Operation.of(
         name=f"{new.parent}/operations/operation-{uuid.uuid4().hex}",
         parent=new.parent,
         verb=new.verb,

@@ -83,10 +83,14 @@ class CallThreads(Executor):
             given_up, function, arguments, end = job
             if given_up():
                 continue
+            result: Any = None
+            error: BaseException | None = None
             try:
-                result, error = function(*arguments), None
+                result = function(*arguments)
+            except StopIteration as exc:  # no future takes one
+                error = RuntimeError(f"a call raised {exc!r}")
             except BaseException as exc:  # noqa: BLE001  (whatever it is belongs to the caller)
-                result, error = None, exc
+                error = exc
             end(result, error)
             del job, given_up, function, arguments, end, result, error  # nothing of a call is kept until the next
 

@@ -35,6 +35,8 @@ def test_results_and_errors_reach_their_own_callers():
             for error in (ValueError("v"), KeyboardInterrupt(), SystemExit(3)):
                 with pytest.raises(type(error)):
                     await calls.run(SECONDS, fails, error)
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await calls.run(SECONDS, fails, StopIteration())
             assert await calls.run(SECONDS, pow, 2, 2) == 4  # the thread has survived all of it
 
     asyncio.run(main())

@@ -55,6 +55,9 @@ def fill(draw, message, depth):
     if full_name == "google.protobuf.Duration":
         message.seconds = draw(st.integers(0, 1000))
         return
+    if full_name == "google.protobuf.FieldMask":
+        message.paths.append(draw(st.sampled_from(["name", "migrating_vm.labels"])))  # not every text is a path
+        return
     if full_name == "google.protobuf.Any":
         inner = v1.CloneJob.pb()()
         fill(draw, inner, 1)

@@ -71,10 +71,10 @@ class Catalog(ResourceWrites, CycleWrites, VmWrites):
     """Thread-safe; one instance per process."""
 
     @io_point("catalog.get")
-    def get(self, cls: type[N], name: str, *, ledger: bool = True) -> N | None:
-        """The resource of that full name; without ``ledger`` a job's is not loaded, and cannot be read."""
+    def get(self, cls: type[N], name: str) -> N | None:
+        """The resource of that full name; a job with its ledger."""
         with self._reader() as session:
-            row: N | None = session.scalars(_BY_NAME[cls, ledger], {"name": name}).unique().one_or_none()
+            row: N | None = session.scalars(_BY_NAME[cls], {"name": name}).unique().one_or_none()
             return row
 
     @io_point("catalog.get")
@@ -171,18 +171,16 @@ def _without_ledger(cls: type[Any], query: sa.Select[Any]) -> sa.Select[Any]:
     return query.options(lazyload(CloneJob.ledger)) if cls is CloneJob else query
 
 
-def _by_name(cls: type[Any], *, ledger: bool) -> sa.Select[Any]:
+def _by_name(cls: type[Any]) -> sa.Select[Any]:
     query = sa.select(cls).where(cls.name == sa.bindparam("name"))
     if cls is CloneJob:
         query = query.options(joinedload(CloneJob.steps))  # a job and its steps come in one answer
-    return query if ledger else _without_ledger(cls, query)
+    return query
 
 
 # Made once: making a statement costs as much as running it.
-_BY_NAME: dict[tuple[Any, bool], sa.Select[Any]] = {
-    (cls, ledger): _by_name(cls, ledger=ledger)
-    for cls in (Source, TargetProject, MigratingVm, ReplicationCycle, CloneJob, Operation)
-    for ledger in (True, False)
+_BY_NAME: dict[Any, sa.Select[Any]] = {
+    cls: _by_name(cls) for cls in (Source, TargetProject, MigratingVm, ReplicationCycle, CloneJob, Operation)
 }
 
 

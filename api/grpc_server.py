@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from typing import Any, NoReturn
 
 import grpc
@@ -20,7 +19,8 @@ from grpc_status import rpc_status
 from api import errors
 from api.audit import Record
 from api.auth import Gate, permissions
-from api.limits import CallTimeout, Limits, grpc_options
+from api.call_threads import CallThreads
+from api.limits import Limits, grpc_options
 from api.methods import METHODS, Method
 from api.texts import check_texts
 from api.uncovered import KNOWN_SERVICES, not_covered
@@ -39,7 +39,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
     """Finds the handler of a method; known services answer UNIMPLEMENTED by name to what the table lacks."""
 
     def __init__(
-        self, services: Services, executor: Executor, *, gate: Gate | None = None, limits: Limits | None = None
+        self, services: Services, executor: CallThreads, *, gate: Gate | None = None, limits: Limits | None = None
     ) -> None:
         self._services = services
         self._executor = executor
@@ -89,12 +89,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
             await self._gate.check(principal, permission, name, self._executor, field=body_field)
 
     async def _run(self, method: Method, request: Message) -> Message:
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._executor, method.handler, self._services, request)
-        try:
-            return await asyncio.wait_for(running, self._limits.request_seconds)
-        except TimeoutError:
-            raise CallTimeout(self._limits.request_seconds) from None
+        return await self._executor.run(self._limits.request_seconds, method.handler, self._services, request)
 
     async def _wait(self, method: Method, request: Any, context: Any) -> Message:
         """Operations.Wait: the latest state when the operation is done or the time is up, without holding a thread."""
@@ -117,7 +112,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
 
 
 def build_server(
-    services: Services, executor: Executor, *, gate: Gate | None = None, limits: Limits | None = None
+    services: Services, executor: CallThreads, *, gate: Gate | None = None, limits: Limits | None = None
 ) -> grpc.aio.Server:
     """A server without a port; to be called inside the running loop.
 

@@ -86,9 +86,10 @@ class _Bounded(H11Protocol):
             self._stop_head_timer()
 
     def on_response_complete(self) -> None:
-        """The answer is out. A client that owes the rest of a body may fall silent now: no further byte starts a clock."""
+        """An answer; the rest of a body that it did not wait for is waited for as long as for a head."""
         super().on_response_complete()
-        if not self.transport.is_closing() and self.conn.their_state is h11.SEND_BODY:
+        answered = self.cycle is not None and self.cycle.response_complete
+        if answered and self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._expect_head()
 
     def send_400_response(self, msg: str) -> None:

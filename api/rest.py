@@ -6,7 +6,6 @@ path, on which ``{name}:cancel`` and an encoded slash cannot be told apart.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 from collections.abc import Iterable
@@ -26,9 +25,10 @@ from api.auth import Gate, permissions
 from api.auth.browsers import refuse_foreign
 from api.auth.streaming import WhileAllowed
 from api.body import Body
+from api.call_threads import CallThreads
 from api.docs_page import PAGES, Page
 from api.events_stream import Streams, accepts_events
-from api.limits import MAX_JSON_BYTES, CallTimeout, Limits, body_too_large, check_depth, check_head, may_be_deep
+from api.limits import MAX_JSON_BYTES, Limits, body_too_large, check_depth, check_head, may_be_deep
 from api.methods import METHODS, Method
 from api.names import CLONE_JOB, check_name
 from api.paths import match_path
@@ -66,7 +66,7 @@ class RestApp:
     def __init__(
         self,
         services: Services,
-        executor: Executor,
+        executor: CallThreads,
         upload_executor: Executor,
         *,
         gate: Gate | None = None,
@@ -173,11 +173,7 @@ class RestApp:
             await self._gate.check(principal, permission, name, self._executor, field=field)
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
-        running = asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-        try:
-            return await asyncio.wait_for(running, self._limits.request_seconds)
-        except TimeoutError:
-            raise CallTimeout(self._limits.request_seconds) from None
+        return await self._executor.run(self._limits.request_seconds, function, *arguments)
 
 
 def find_route(verb: str, raw_path: str) -> tuple[Route, dict[str, str]]:
@@ -229,6 +225,8 @@ async def _read_json(request: Request, body: Body) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_JSON_BYTES:
         raise body_too_large()
+    if not declared and "transfer-encoding" not in request.headers:
+        return b""  # RFC 9112 §6.3: no body
     raw = await body.read()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if raw.strip() and kind and kind not in _JSON_TYPES and not kind.endswith("+json"):

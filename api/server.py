@@ -13,7 +13,7 @@ import functools
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import grpc
 import uvicorn
 
 from api.auth import Gate
+from api.call_threads import CallThreads
 from api.grpc_server import build_server
 from api.http_protocol import bounded_protocol
 from api.limits import MAX_HEAD_BYTES, Limits
@@ -110,7 +111,7 @@ async def serve(
     """
     gate, limits = gate or Gate(), limits or Limits()
     context, credentials = (tls.for_rest(), tls.for_grpc()) if tls else (None, None)
-    calls = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="api")
+    calls = CallThreads(CALL_THREADS, "api")
     uploads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="upload")
     try:
         with contextlib.closing(_listen(rest_host, rest_port)) as rest_socket:
@@ -187,7 +188,7 @@ def _tell(on_ready: Callable[[int, int], None] | None, rest_port: int, grpc_port
         on_ready(rest_port, grpc_port)
 
 
-def _shut_down(*executors: ThreadPoolExecutor) -> None:
+def _shut_down(*executors: Executor) -> None:
     for executor in executors:
         executor.shutdown(wait=True, cancel_futures=True)
 

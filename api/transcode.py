@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from api.json_text import to_dict
 from api.methods import Method
 from api.names import shown
 from api.texts import check_texts
@@ -94,7 +95,9 @@ def parse_body(message: Message, body: bytes, prefix: str) -> None:
 
 def to_json(message: Message, *, enums_as_integers: bool) -> dict[str, Any]:
     """proto3 JSON of a response."""
-    result: dict[str, Any] = json_format.MessageToDict(message, use_integers_for_enums=enums_as_integers)
+    if not enums_as_integers:
+        return to_dict(message)
+    result: dict[str, Any] = json_format.MessageToDict(message, use_integers_for_enums=True)
     return result
 
 

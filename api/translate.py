@@ -17,8 +17,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from api.errors import DOMAIN, code_of
 from api.reasons import help_link
+from api.stored_json import arguments
 from models import schema
-from models.catalog import Sync
+from models.catalog import JobRecord, Sync
 from models.cycles import paused_for
 from models.expiry import expire_time, extendable
 from models.operations import FORGOTTEN
@@ -26,7 +27,6 @@ from models.states import VM_METHODS, CycleState
 from models.store import utc_now
 
 CloneJob = v1.CloneJob.pb()
-CloneStep = v1.CloneStep.pb()
 MigratingVm = v1.MigratingVm.pb()
 MigrationError = v1.MigrationError.pb()
 OperationMetadata = v1.OperationMetadata.pb()
@@ -34,6 +34,9 @@ ReplicationCycle = v1.ReplicationCycle.pb()
 Source = v1.Source.pb()
 TargetProject = v1.TargetProject.pb()
 
+TargetDetails = v1.ComputeEngineTargetDetails.pb()
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NO_SYNC = Sync()
 _RESPONSES: dict[str, Any] = {
     "CreateCloneJob": CloneJob,
@@ -51,16 +54,22 @@ _RESPONSES: dict[str, Any] = {
 }
 
 
-def clone_job(row: schema.CloneJob) -> Message:
+def clone_job(row: schema.CloneJob | JobRecord) -> Message:
     """A CloneJob with the steps that have started, each ended as it ended."""
-    message = CloneJob(name=row.name, state=str(row.state))
-    _stamp(message, state_time=row.state_time, create_time=row.create_time, end_time=row.end_time)
-    _parse(row.target_details, message.compute_engine_target_details)
-    if row.error:
-        message.error.CopyFrom(_migration_error(row.error, row.verdict_time or row.state_time))
-    for step in row.steps:
-        if step.start_time is not None:
-            _add_step(message, step)
+    message: Message = CloneJob(
+        name=row.name,
+        state=str(row.state),
+        state_time=_time(row.state_time),
+        create_time=_time(row.create_time),
+        end_time=_time(row.end_time),
+        compute_engine_target_details=arguments(TargetDetails, row.target_details),
+        error=_migration_error(row.error, row.verdict_time or row.state_time) if row.error else None,
+        steps=[
+            {str(step.kind): {}, "start_time": _time(step.start_time), "end_time": _time(step.end_time)}
+            for step in row.steps
+            if step.start_time is not None
+        ],
+    )
     return message
 
 
@@ -127,9 +136,9 @@ def operation(row: schema.Operation, resource: object | None) -> operations_pb2.
     """A google.longrunning.Operation; ``resource`` is the row of its target, None if that is gone."""
     message = operations_pb2.Operation(name=_shown(row.name), done=row.end_time is not None)
     metadata = OperationMetadata(
-        target=row.target, verb=row.verb, requested_cancellation=row.requested_cancellation, api_version="v1"
-    )
-    _stamp(metadata, create_time=row.create_time, end_time=row.end_time)
+        target=row.target, verb=row.verb, requested_cancellation=row.requested_cancellation, api_version="v1",
+        create_time=_time(row.create_time), end_time=_time(row.end_time),
+    )  # fmt: skip
     message.metadata.Pack(metadata)
     if row.error:
         message.error.CopyFrom(_operation_error(row.error))
@@ -143,7 +152,7 @@ def resource_message(row: object) -> Message:
 
     Raises: TypeError for another row: an operation of a kind that nobody taught this module.
     """
-    if isinstance(row, schema.CloneJob):
+    if isinstance(row, schema.CloneJob | JobRecord):
         return clone_job(row)
     if isinstance(row, schema.Source):
         return source(row)
@@ -184,10 +193,12 @@ def _stamp(message: Any, **times: dt.datetime | None) -> None:
             getattr(message, field).FromDatetime(value)
 
 
-def _add_step(message: Any, row: schema.CloneStep) -> None:
-    step = message.steps.add()
-    getattr(step, str(row.kind)).SetInParent()
-    _stamp(step, start_time=row.start_time, end_time=row.end_time)
+def _time(value: dt.datetime | None) -> dict[str, int] | None:
+    """A Timestamp as a constructor takes it."""
+    if value is None:
+        return None
+    since = value - _EPOCH
+    return {"seconds": since.days * 86_400 + since.seconds, "nanos": since.microseconds * 1000}
 
 
 def _migration_error(error: dict[str, Any], when: dt.datetime) -> status_pb2.Status:

@@ -2,9 +2,18 @@
 
     python benchmarks/api.py [--rounds 5] [--seconds 0.5] [--creates 100] [--database sqlite] [--broker] [--quick]
 
-One server process, one client process, and a bare server beside it: the same stack with a handler that returns a
-constant. Bare and ours are measured in turns, so a round's ratio says more than its absolute figures, which drift with
-the machine. The database is PostgreSQL at 127.0.0.1:5432 (a fresh one, dropped at the end), or SQLite if there is none.
+One client process, and three servers that it asks in turns:
+
+``ours``        the service, with its database;
+``same_stack``  our own two front ends with all that they do for a call (routing, gate, limits, audit, transcoding) and,
+                behind them, a handler that returns a constant CloneJob. The bar of GetCloneJob is read against this one,
+                because it was set as "a bare handler on the same stack that returns a constant": what is left between
+                the two is what a get costs by itself, database included;
+``plain``       grpc.aio and uvicorn alone, which answer every call with the same bytes. No bar is read against it; it is
+                here so that a slow front end cannot hide in the denominator: ``same_stack_*_to_plain`` is its price.
+
+They are measured in turns, so a round's ratio says more than its absolute figures, which drift with the machine;
+``cpu_us`` is what a call took of the server process's own time, which others' load changes least. The database is PostgreSQL at 127.0.0.1:5432 (a fresh one, dropped at the end), or SQLite if there is none.
 Every create is of another VM, put into the database beforehand, because a VM has one running clone job at most. The
 messages that a create sends to the broker are left out; with ``--broker`` the embedded broker takes them. Prints one
 JSON document on stdout.
@@ -26,11 +35,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python -P does not
 
+import psutil
 import psycopg
 import sqlalchemy as sa
 
@@ -50,10 +61,11 @@ BODY = {
     }
 }
 WHAT = ("get", "list", "create")
+CONSTANT = ("same_stack", "plain")
 VIA = ("grpc", "rest")
 CONNECTIONS = (1, 16)
 BARS = {
-    "get_at_least_half_of_bare": 0.5,
+    "get_at_least_half_of_same_stack": 0.5,
     "creates_per_s": 400.0,
     "rest_16_not_slower_than_1": 1.0,
 }
@@ -104,9 +116,10 @@ def measure(size: argparse.Namespace) -> dict[str, Any]:
             from worker.broker import running_broker
 
             options["broker"] = stack.enter_context(running_broker(folder))
-        ports = {
-            "ours": stack.enter_context(_child("serve", json.dumps(options))),
-            "bare": stack.enter_context(_child("bare")),
+        servers = {
+            "ours": stack.enter_context(_server("serve", json.dumps(options))),
+            "same_stack": stack.enter_context(_server("same_stack", json.dumps(options | {"profile": ""}))),
+            "plain": stack.enter_context(_server("plain")),
         }
         ask = stack.enter_context(_client())
         rounds = []
@@ -116,12 +129,16 @@ def measure(size: argparse.Namespace) -> dict[str, Any]:
             for via in VIA:
                 for connections in CONNECTIONS:
                     where = f"{via}_{connections}"
-                    for each in ["bare", *what] if number % 2 else [*what, "bare"]:
+                    for each in [*CONSTANT, *what] if number % 2 else [*what, *CONSTANT]:
+                        server = servers.get(each, servers["ours"])
                         work = {"via": via, "connections": connections, "what": each, "seconds": size.seconds,
                                 "first": fresh, "distinct": size.creates if each == "create" else 1,
-                                "port": ports["bare" if each == "bare" else "ours"][via]}  # fmt: skip
+                                "port": server.ports[via]}  # fmt: skip
                         fresh += size.creates if each == "create" else 0
-                        found[f"{each}_{where}"] = ask(work)
+                        before = server.cpu_seconds()
+                        figures = ask(work)
+                        took = server.cpu_seconds() - before
+                        found[f"{each}_{where}"] = {**figures, "cpu_us": 1e6 * took / figures.pop("calls")}
             if number:
                 rounds.append(found)
             print(f"round {number} of {size.rounds}", file=sys.stderr, flush=True)
@@ -142,20 +159,23 @@ def _summary(rounds: list[dict[str, dict[str, float]]], what: list[str]) -> dict
             "per_s": _spread([each[name]["per_s"] for each in rounds]),
             "p50_ms": _spread([each[name]["p50_ms"] for each in rounds])["median"],
             "p99_ms": _spread([each[name]["p99_ms"] for each in rounds])["median"],
+            "cpu_us": _spread([each[name]["cpu_us"] for each in rounds])["median"],
         }
         for name in rounds[0]
     }
     ratios = {}
     for where in (f"{via}_{connections}" for via in VIA for connections in CONNECTIONS):
         for each in what:
-            ratios[f"{each}_{where}_to_bare"] = _ratio(rounds, f"{each}_{where}", f"bare_{where}")
+            for constant in CONSTANT:
+                ratios[f"{each}_{where}_to_{constant}"] = _ratio(rounds, f"{each}_{where}", f"{constant}_{where}")
+        ratios[f"same_stack_{where}_to_plain"] = _ratio(rounds, f"same_stack_{where}", f"plain_{where}")
     for via in VIA:
         for each in what:
             ratios[f"{each}_{via}_16_to_1"] = _ratio(rounds, f"{each}_{via}_16", f"{each}_{via}_1")
     bars: dict[str, Any] = {"bars": BARS}
     if "get" in what:
-        bars["get_at_least_half_of_bare"] = {
-            f"{via}_{n}": ratios[f"get_{via}_{n}_to_bare"]["median"] >= BARS["get_at_least_half_of_bare"]
+        bars["get_at_least_half_of_same_stack"] = {
+            f"{via}_{n}": ratios[f"get_{via}_{n}_to_same_stack"]["median"] >= BARS["get_at_least_half_of_same_stack"]
             for via in VIA for n in CONNECTIONS
         }  # fmt: skip
     if "create" in what:
@@ -250,15 +270,26 @@ def _jobs(runtime: Any, now: dt.datetime) -> None:
             session.add(job)
 
 
+@dataclass(frozen=True, slots=True)
+class _Server:
+    ports: dict[str, int]
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """What it has used so far, of all its threads."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
 @contextlib.contextmanager
-def _child(*arguments: str) -> Iterator[dict[str, int]]:
-    """A server in a process of its own; gives its ports."""
+def _server(*arguments: str) -> Iterator[_Server]:
+    """A server in a process of its own."""
     with _process(*arguments) as child:
         assert child.stdout is not None
         line = child.stdout.readline()
         if not line:
             raise SystemExit(f"the server did not start: {arguments}")
-        yield json.loads(line)
+        yield _Server(json.loads(line), psutil.Process(child.pid))
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
-"""The two ends of ``benchmarks/api.py``, each a process of its own: a server (ours or a bare one) and a client.
+"""The two ends of ``benchmarks/api.py``, each a process of its own: a server (one of three) and a client.
 
     python benchmarks/api_parts.py serve '{"database": "…", "folder": "…", "broker": "", "profile": ""}'
-    python benchmarks/api_parts.py bare
+    python benchmarks/api_parts.py same_stack '{…the same…}'
+    python benchmarks/api_parts.py plain
     python benchmarks/api_parts.py client          (one JSON request per line on stdin, one answer per line on stdout)
 
-The bare server has what ours has below its handlers: a grpc.aio server with a generic handler, and uvicorn with the same
-protocol class; it answers every call with the same bytes, which are those of a real CloneJob.
+``same_stack`` is ours but for the handler of GetCloneJob, which returns a constant. ``plain`` has what ours has below its
+front ends: a grpc.aio server with a generic handler, and uvicorn with the same protocol class; it answers every call with
+the same bytes, which are those of a real CloneJob.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from google.protobuf import json_format
 from api.grpc_server import MAX_REQUEST_BYTES
 from api.http_protocol import bounded_protocol
 from api.limits import Limits, grpc_options
+from api.methods import METHODS
 from api.server import serve
 from models import migrate
 from models.catalog import Catalog
@@ -98,6 +101,14 @@ def _serve(options: dict[str, str]) -> None:
     logging.basicConfig(filename=str(Path(options["folder"]) / "server.log"), level=logging.INFO)
     with _profiled(options["profile"]):
         asyncio.run(_until_told(Services(runtime)))
+
+
+def _same_stack(options: dict[str, str]) -> None:
+    """Our own two front ends, with everything that they do for a call, and behind them a constant instead of a job."""
+    for method in METHODS:
+        if method.rpc == "GetCloneJob":
+            object.__setattr__(method, "handler", lambda _services, _request: _CONSTANT)
+    _serve(options)
 
 
 async def _until_told(services: Services) -> None:
@@ -171,7 +182,7 @@ async def _constant_app(_scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": _JSON})
 
 
-async def _bare() -> None:
+async def _plain() -> None:
     options = [("grpc.so_reuseport", 0), *grpc_options(Limits(), MAX_REQUEST_BYTES)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=2000)
     server.add_generic_rpc_handlers((_Constant(),))
@@ -247,7 +258,7 @@ class _Turns:
     def result(self, started: float) -> dict[str, float]:
         took = time.perf_counter() - started
         ordered = sorted(self.latencies)
-        return {"per_s": self.done / took, "p50_ms": 1000 * ordered[len(ordered) // 2],
+        return {"calls": self.done, "per_s": self.done / took, "p50_ms": 1000 * ordered[len(ordered) // 2],
                 "p99_ms": 1000 * ordered[int(len(ordered) * 0.99)]}  # fmt: skip
 
 
@@ -322,8 +333,10 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", options]:
             _serve(json.loads(options))
-        case ["bare"]:
-            asyncio.run(_bare())
+        case ["same_stack", options]:
+            _same_stack(json.loads(options))
+        case ["plain"]:
+            asyncio.run(_plain())
         case ["client"]:
             _client()
         case _:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased, joinedload, lazyload
 
-from models import listing
+from models import clone_ground, job_records, listing
 from models.catalog_base import (
     CycleChanged,
     CycleClosed,
@@ -25,8 +25,10 @@ from models.catalog_base import (
     TargetGone,
     WrongState,
 )
+from models.clone_ground import CloneGround
 from models.cycles import CycleWrites
 from models.io_points import io_point
+from models.job_records import JobRecord
 from models.listing import Keys
 from models.migrating_vms import VmWrites
 from models.projects import project_of
@@ -34,11 +36,12 @@ from models.resources import ResourceWrites
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation, ReplicationCycle, Source, TargetProject
 from models.states import CycleState
 
-__all__ = ["Catalog", "CycleChanged", "CycleClosed", "CycleRunning", "InUse", "JobRunning", "Listed", "N", "Named", "NotExtendable",
+__all__ = ["Catalog", "CloneGround", "CycleChanged", "CycleClosed", "CycleRunning", "InUse", "JobRecord", "JobRunning", "L", "Listed", "N", "Named", "NotExtendable",
            "ParentGone", "ResourceExists", "Sync", "TargetGone", "WrongState"]  # fmt: skip
 
 Named = Source | TargetProject | MigratingVm | ReplicationCycle | CloneJob | Operation
 N = TypeVar("N", bound=Named)
+L = TypeVar("L", bound=Named | JobRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,10 @@ class Sync:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed(Generic[N]):
+class Listed(Generic[L]):
     """A row of a list, and its place in the list's order."""
 
-    row: N
+    row: L
     keys: Keys
 
 
@@ -70,11 +73,21 @@ class Catalog(ResourceWrites, CycleWrites, VmWrites):
     """Thread-safe; one instance per process."""
 
     @io_point("catalog.get")
-    def get(self, cls: type[N], name: str, *, ledger: bool = True) -> N | None:
-        """The resource of that full name; without ``ledger`` a job's is not loaded, and cannot be read."""
+    def get(self, cls: type[N], name: str) -> N | None:
+        """The resource of that full name; a job with its ledger."""
         with self._reader() as session:
-            row: N | None = session.scalars(_BY_NAME[cls, ledger], {"name": name}).unique().one_or_none()
+            row: N | None = session.scalars(_BY_NAME[cls], {"name": name}).unique().one_or_none()
             return row
+
+    @io_point("catalog.get")
+    def job(self, name: str) -> JobRecord | None:
+        """The clone job of that full name, as clients see it."""
+        return job_records.job_of(job_records.BY_NAME.rows(self.engine, name=name))
+
+    @io_point("catalog.clone_ground")
+    def clone_ground(self, vm_name: str) -> CloneGround | None:
+        """What a new clone job of the VM is planned from; None if there is no such VM."""
+        return clone_ground.ground_of(clone_ground.OF_VM.rows(self.engine, vm=vm_name))
 
     @io_point("catalog.get_many")
     def get_many(self, cls: type[N], names: Collection[str]) -> dict[str, N]:
@@ -85,18 +98,24 @@ class Catalog(ResourceWrites, CycleWrites, VmWrites):
 
     @io_point("catalog.list")
     def list_page(
-        self, cls: type[N], parent: str, *, limit: int, filter_text: str = "", order_by: str = "",
+        self, cls: type[L], parent: str, *, limit: int, filter_text: str = "", order_by: str = "",
         after: Keys | None = None,
-    ) -> list[Listed[N]]:  # fmt: skip
+    ) -> list[Listed[L]]:  # fmt: skip
         """A page of the parent's resources, newest first unless ``order_by`` says otherwise; ``-`` as a collection id in
         the parent means all of them; jobs come without their ledger. ``after``: the keys of the last page's last row.
         Raises: FilterError, OrderError."""
+        table: type[Named] = CloneJob if issubclass(cls, JobRecord) else cast(type[Named], cls)
         query = listing.statement(
-            cls, self.engine.dialect.name, _below(cls, parent), limit=limit, filter_text=filter_text,
+            table, self.engine.dialect.name, _below(table, parent), limit=limit, filter_text=filter_text,
             order_by=order_by, after=after,
         )  # fmt: skip
         with self._reader() as session:
-            return [Listed(row, tuple(keys)) for row, *keys in session.execute(_without_ledger(cls, query))]
+            rows: Any = (
+                job_records.page(session.connection(), query)
+                if table is not cls
+                else ((row, tuple(keys)) for row, *keys in session.execute(_without_ledger(cls, query)))
+            )
+            return [Listed(row, keys) for row, keys in rows]
 
     @io_point("catalog.last_cycle")
     def last_cycle(self, vm_name: str) -> ReplicationCycle | None:
@@ -154,18 +173,16 @@ def _without_ledger(cls: type[Any], query: sa.Select[Any]) -> sa.Select[Any]:
     return query.options(lazyload(CloneJob.ledger)) if cls is CloneJob else query
 
 
-def _by_name(cls: type[Any], *, ledger: bool) -> sa.Select[Any]:
+def _by_name(cls: type[Any]) -> sa.Select[Any]:
     query = sa.select(cls).where(cls.name == sa.bindparam("name"))
     if cls is CloneJob:
         query = query.options(joinedload(CloneJob.steps))  # a job and its steps come in one answer
-    return query if ledger else _without_ledger(cls, query)
+    return query
 
 
 # Made once: making a statement costs as much as running it.
-_BY_NAME: dict[tuple[Any, bool], sa.Select[Any]] = {
-    (cls, ledger): _by_name(cls, ledger=ledger)
-    for cls in (Source, TargetProject, MigratingVm, ReplicationCycle, CloneJob, Operation)
-    for ledger in (True, False)
+_BY_NAME: dict[Any, sa.Select[Any]] = {
+    cls: _by_name(cls) for cls in (Source, TargetProject, MigratingVm, ReplicationCycle, CloneJob, Operation)
 }
 
 
@@ -186,7 +203,7 @@ _LAST_CYCLE = (
 )
 
 
-def _below(cls: type[N], parent: str) -> sa.ColumnElement[bool]:
+def _below(cls: type[Named], parent: str) -> sa.ColumnElement[bool]:
     """Children of the parent; a ``-`` stands for any one id (AIP-159), and never for the project.
 
     All parents of one type have the same shape, so that the pattern needs no look at slashes.

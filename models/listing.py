@@ -22,6 +22,7 @@ _MOST_CHARACTERS, _MOST_FIELDS = 500, 10
 _ENTRY = re.compile(r"\s*([A-Za-z_][\w.]*)(?:\s+(asc|desc))?\s*", re.ASCII)
 
 Keys = tuple[Any, ...]
+KEY_PREFIX = "key_"
 
 
 class OrderError(ValueError):
@@ -82,7 +83,7 @@ def statement(
     order = parse_order(cls, order_by)
     node = parse(filter_text)
     values = [each.value(dialect) for each in order]
-    query = sa.select(cls, *(value.label(f"key_{number}") for number, value in enumerate(values))).where(within)
+    query = sa.select(cls, *(value.label(f"{KEY_PREFIX}{number}") for number, value in enumerate(values))).where(within)
     if node is not None:
         query = query.where(condition(node, FIELDS[cls], dialect))
     if after is not None:

@@ -54,7 +54,14 @@ def insert(
     session: Session, new: NewOperation, now: dt.datetime, *, done: bool, job_id: str | None = None
 ) -> Operation:
     """Add the operation's row; an operation without a job to wait for is done at once."""
-    operation = Operation(
+    operation = made(new, now, done=done, job_id=job_id)
+    session.add(operation)
+    return operation
+
+
+def made(new: NewOperation, now: dt.datetime, *, done: bool, job_id: str | None = None) -> Operation:
+    """The operation's row, not yet stored."""
+    return Operation.of(
         name=f"{new.parent}/operations/operation-{uuid.uuid4().hex}",
         parent=new.parent,
         verb=new.verb,
@@ -69,8 +76,6 @@ def insert(
         request_id=new.request_id or None,
         request_hash=new.request_hash,
     )
-    session.add(operation)
-    return operation
 
 
 FORGOTTEN = "deleted/"

@@ -79,13 +79,13 @@ def plan_job(
     kinds = [StepKind.PREPARING_VM_DISKS, StepKind.INSTANTIATING_MIGRATED_VM]
     if adapt:
         kinds.insert(0, StepKind.ADAPTING_OS)
-    job = CloneJob(
+    job = CloneJob.of(
         id=job_id, name=name, parent=vm.name, state=JobState.PENDING, state_time=now, create_time=now, end_time=None,
         verdict=None, verdict_time=None, error=None, cycle=cycle.name, target=target, target_details=details,
         epoch=1, current_step=0, attempts=0, lease_owner=None, lease_expires_at=None, fence_until=None,
         next_check_at=None, wake_at=now, dispatches=0, stale_writes=0, cleanup_start_time=None, cleanup_attempts=0, cleanup_detail=None,
     )  # fmt: skip
-    job.steps = [CloneStep(job_id=job_id, position=at, kind=kind, start_time=None, end_time=None, progress={})
+    job.steps = [CloneStep.of(job_id=job_id, position=at, kind=kind, start_time=None, end_time=None, progress={})
                  for at, kind in enumerate(kinds)]  # fmt: skip
     job.ledger = _resources(job, names, cycle, adaptation if adapt else None)
     return job
@@ -99,7 +99,7 @@ def _resources(
     rows: list[LedgerRow] = []
 
     def add(step: StepKind, kind: ResourceKind, name: str, role: Role, spec: dict[str, Any]) -> None:
-        rows.append(LedgerRow(
+        rows.append(LedgerRow.of(
             job_id=job.id, position=len(rows), step=step, kind=kind, name=name, role=role, spec=spec,
             state=LedgerState.PLANNED, uid=None, detail=None,
             intended_time=None, created_time=None, deleting_time=None, absent_time=None,

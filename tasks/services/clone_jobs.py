@@ -5,8 +5,9 @@ from __future__ import annotations
 import builtins
 import uuid
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Literal, Unpack, overload
 
+from models.catalog import JobRecord
 from models.operations import RequestIdReused
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation
 from models.states import JobState, Verdict
@@ -28,7 +29,7 @@ class CloneJobService:
         self._store = runtime.store
         self._catalog = runtime.catalog
 
-    def create(self, parent: str, clone_job_id: str, request: Request) -> tuple[Operation, CloneJob | None]:
+    def create(self, parent: str, clone_job_id: str, request: Request) -> tuple[Operation, CloneJob | JobRecord | None]:
         """Plan a job for the VM ``parent`` from its latest successful cycle, store it, hint that there is work.
 
         Raises: InvalidArgument, NotFound (VM), FailedPrecondition (not cloneable; says what is missing),
@@ -38,8 +39,8 @@ class CloneJobService:
         operation = new_operation("create", "CreateCloneJob", name, request)
         try:
             if earlier := self._catalog.replayed(operation):
-                return earlier, result_of(earlier, self._catalog.get(CloneJob, earlier.target, ledger=False))
-            job = self._plan(must_get(self._catalog, MigratingVm, parent), name)
+                return earlier, result_of(earlier, self._catalog.job(earlier.target))
+            job = self._plan(parent, name)
             ends_with_job = self._runtime.create_operation_ends_with_job
             row = self._store.create_job(job, operation, ends_with_job=ends_with_job)
         except RequestIdReused as error:
@@ -57,21 +58,29 @@ class CloneJobService:
                 metadata={"resource": error.args[0]},
             ) from None
         if row.job_id != job.id:  # a replay that raced with us
-            return row, result_of(row, self._catalog.get(CloneJob, row.target, ledger=False))
+            return row, result_of(row, self._catalog.job(row.target))
         dispatch_steps(self._runtime, job)
         return row, job
 
-    def _plan(self, vm: MigratingVm, name: str) -> CloneJob:
-        cycle = preconditions.latest_cycle(self._runtime, vm)
+    def _plan(self, parent: str, name: str) -> CloneJob:
+        ground = self._catalog.clone_ground(parent)
+        if ground is None:
+            raise NotFound("MigratingVm", parent)
+        vm = ground.vm
+        cycle = preconditions.latest_cycle(ground)
         preconditions.check_state(self._runtime, vm)
-        target = preconditions.target_of(self._runtime, vm)
+        target = preconditions.target_of(self._runtime, ground)
         job = plan_job(job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock())
         preconditions.check_target(self._runtime, job)
         return job
 
-    def get(self, name: str, *, ledger: bool = True) -> CloneJob:
-        """The job; without ``ledger`` its ledger cannot be read. Raises: NotFound."""
-        job = self._catalog.get(CloneJob, name, ledger=ledger)
+    @overload
+    def get(self, name: str) -> CloneJob: ...
+    @overload
+    def get(self, name: str, *, ledger: Literal[False]) -> JobRecord: ...
+    def get(self, name: str, *, ledger: bool = True) -> CloneJob | JobRecord:
+        """The job; without ``ledger`` what clients see of it, which costs less. Raises: NotFound."""
+        job = self._catalog.get(CloneJob, name) if ledger else self._catalog.job(name)
         if job is None:
             raise NotFound("CloneJob", name)
         return job
@@ -108,8 +117,9 @@ class CloneJobService:
         """MigratingVm.recent_clone_jobs of each VM: its running job, if any, and its last completed one."""
         return self._catalog.recent_jobs(vm_names)
 
-    def list(self, parent: str, **paging: Unpack[Paging]) -> Page[CloneJob]:
+    def list(self, parent: str, **paging: Unpack[Paging]) -> Page[JobRecord]:
         """All jobs of the VM, newest first. Raises: InvalidArgument, NotFound (VM)."""
-        if "/-" not in parent:
+        page = list_page(self._runtime, JobRecord, parent, paging)
+        if not page.items and "/-" not in parent:  # jobs have a VM
             must_get(self._catalog, MigratingVm, parent)
-        return list_page(self._runtime, CloneJob, parent, paging)
+        return page

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar
 
 from models import operations
-from models.catalog import Catalog, N
+from models.catalog import Catalog, JobRecord, L, N
 from models.filters import FilterError
 from models.listing import OrderError
 from models.operations import NewOperation
@@ -19,11 +19,11 @@ from tasks.runtime import Runtime
 from tasks.services.page_tokens import PageTokens
 
 T = TypeVar("T")
-R = TypeVar("R", bound=Source | TargetProject | MigratingVm | CloneJob)
+R = TypeVar("R", bound=Source | TargetProject | MigratingVm | CloneJob | JobRecord)
 MOST, _DEFAULT = 1000, 500  # contract section 2.2: 500 by default, 1000 at most
 TYPE_NAMES: dict[type, str] = {
     Source: "Source", TargetProject: "TargetProject", MigratingVm: "MigratingVm",
-    ReplicationCycle: "ReplicationCycle", CloneJob: "CloneJob", Operation: "Operation",
+    ReplicationCycle: "ReplicationCycle", CloneJob: "CloneJob", JobRecord: "CloneJob", Operation: "Operation",
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def must_get(catalog: Catalog, cls: type[N], name: str, hint: str = "") -> N:
     return row
 
 
-def list_page(runtime: Runtime, cls: type[N], parent: str, paging: Paging) -> Page[N]:
+def list_page(runtime: Runtime, cls: type[L], parent: str, paging: Paging) -> Page[L]:
     """A page of the parent's resources. Raises: InvalidArgument for a size, filter, order or token that cannot be used."""
     page_size, page_token = paging.get("page_size", 0), paging.get("page_token", "")
     filter_text, order_by = paging.get("filter", ""), paging.get("order_by", "")

@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Iterable
 from typing import Unpack
 
+from models.catalog import JobRecord
 from models.schema import CloneJob, MigratingVm, Operation, Source, TargetProject
 from models.states import Verdict
 from tasks.dispatch import dispatch_cleanup
@@ -13,8 +14,8 @@ from tasks.errors import FailedPrecondition, NotFound
 from tasks.runtime import Runtime
 from tasks.services.common import Page, Paging, list_page, must_get, result_of
 
-Result = CloneJob | MigratingVm | Source | TargetProject
-_RESULT: dict[str, type[Result]] = {
+Result = CloneJob | JobRecord | MigratingVm | Source | TargetProject
+_RESULT: dict[str, type[CloneJob | MigratingVm | Source | TargetProject]] = {
     "cloneJobs": CloneJob,
     "migratingVms": MigratingVm,
     "sources": Source,

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 from models.schema import CloneJob, MigratingVm, ReplicationCycle
 from models.states import StepKind
 from targets.errors import TargetError
-from tasks.errors import FailedPrecondition, ServiceError, Unavailable
+from tasks.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from tasks.names import short_hash
 from tasks.plan import plan_job, ref_of, wanted_adaptation
 from tasks.runtime import Runtime
 from tasks.services import preconditions
-from tasks.services.common import must_get
 
 T = TypeVar("T")
 _DEFAULTS = "computeEngineTargetDefaults"
@@ -82,7 +81,10 @@ class PlanService:
 
     def plan(self, vm_name: str) -> Plan:
         """Raises: NotFound (VM)."""
-        vm = must_get(self._runtime.catalog, MigratingVm, vm_name)
+        ground = self._runtime.catalog.clone_ground(vm_name)
+        if ground is None:
+            raise NotFound("MigratingVm", vm_name)
+        vm = ground.vm
         blockers: list[Blocker] = []
 
         def tried(check: Callable[[], T]) -> T | None:
@@ -93,8 +95,8 @@ class PlanService:
                 return None
 
         tried(lambda: preconditions.check_state(self._runtime, vm))
-        cycle = tried(lambda: preconditions.latest_cycle(self._runtime, vm))
-        target = tried(lambda: preconditions.target_of(self._runtime, vm))
+        cycle = tried(lambda: preconditions.latest_cycle(ground))
+        target = tried(lambda: preconditions.target_of(self._runtime, ground))
         blockers += [
             Blocker("CLONE_JOB_RUNNING", job.name, f"a clone of this VM is running: {job.name} is {job.state}",
                     _DO["CLONE_JOB_RUNNING"])

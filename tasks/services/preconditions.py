@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from models.catalog import CloneGround
 from models.expiry import expired_state
-from models.schema import CloneJob, MigratingVm, ReplicationCycle, TargetProject
+from models.schema import CloneJob, MigratingVm, ReplicationCycle
 from models.states import CLONEABLE, VmState
 from targets.errors import PermanentError, TargetError
 from tasks.errors import FailedPrecondition, Unavailable
@@ -26,9 +27,9 @@ def not_cloneable(name: str, state: VmState) -> FailedPrecondition:
     )
 
 
-def latest_cycle(runtime: Runtime, vm: MigratingVm) -> ReplicationCycle:
+def latest_cycle(ground: CloneGround) -> ReplicationCycle:
     """The cycle that a new clone pins. Raises: FailedPrecondition if there is none."""
-    cycle = runtime.catalog.last_cycle(vm.name)
+    vm, cycle = ground.vm, ground.cycle
     if cycle is None:
         raise FailedPrecondition(
             vm.name,
@@ -38,8 +39,9 @@ def latest_cycle(runtime: Runtime, vm: MigratingVm) -> ReplicationCycle:
     return cycle
 
 
-def target_of(runtime: Runtime, vm: MigratingVm) -> str:
+def target_of(runtime: Runtime, ground: CloneGround) -> str:
     """The name of the configured target. Raises: FailedPrecondition."""
+    vm, project = ground.vm, ground.project
     defaults = vm.body.get("computeEngineTargetDefaults")
     if not defaults or not defaults.get("targetProject"):
         raise FailedPrecondition(
@@ -47,7 +49,6 @@ def target_of(runtime: Runtime, vm: MigratingVm) -> str:
             f"{vm.name} has no target: set computeEngineTargetDefaults with a targetProject",
             reason="NO_TARGET_DEFAULTS",
         )
-    project = runtime.catalog.get(TargetProject, defaults["targetProject"])
     if project is None:
         raise no_target_project(vm.name, defaults["targetProject"])
     if project.target not in runtime.targets:

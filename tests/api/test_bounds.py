@@ -156,6 +156,12 @@ def test_a_body_that_trickles(tight):
     assert not tight.fake.table(Source)
 
 
+def test_a_body_that_stops_after_the_answer_holds_no_connection(tight):
+    with connected(tight) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000000\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200")  # and then it hangs up
+
+
 def test_a_body_that_goes_on_after_the_answer_holds_no_connection(tight):
     with connected(tight) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000000\r\n\r\n")

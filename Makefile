@@ -50,10 +50,11 @@ bench-lists: $(VENV)/.dev ## measure the first page of 1,000,000 jobs against th
 	@$(BIN)/python benchmarks/listing.py
 
 .PHONY: docs-generated
-docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md and docs/lists.md from the code
+docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md, docs/lists.md and docs/io_points.md from the code
 	@$(BIN)/python -c 'from models.states import diagram; print(diagram(), end="")' > docs/states.md
 	@$(BIN)/python -m api.coverage > docs/contract.md
 	@$(BIN)/python -m models.filters.reference > docs/lists.md
+	@$(BIN)/python -m models.io_table docs/io_points.md
 
 .PHONY: lock
 lock: $(VENV)/.dev ## resolve the dependencies anew (versions and hashes, no addresses)

@@ -11,6 +11,7 @@ makes them certain.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -37,7 +38,10 @@ _STEP_TASKS = {  # step -> (task, queue)
 _FINISH = ("clone.finish", "instances")
 CHAIN_TASKS = frozenset(name for name, _ in (*_STEP_TASKS.values(), _FINISH))
 SETTLE, CLEAN_UP, RECONCILE = "clone.settle", "clone.clean_up", "clonejob.reconcile"
-_CHAIN, _CLEANUP, _SETTLE = (io_points.register(f"broker.publish.{name}") for name in ("chain", "cleanup", "settle"))
+_CHAIN, _CLEANUP, _SETTLE, _RECONCILE, _RETRY, _ERRBACK, _NEXT = (
+    io_points.register(f"broker.publish.{name}")
+    for name in ("chain", "cleanup", "settle", "reconcile", "retry", "errback", "next")
+)
 
 
 class StepFailedError(Exception):
@@ -48,6 +52,22 @@ def kombu_queues() -> tuple[Queue, ...]:
     """The queues, one per kind of work, so that pools scale apart and clean-up is never starved by new work."""
     exchange = Exchange("clonejob", type="direct")
     return tuple(Queue(name, exchange, routing_key=name) for name in QUEUES)
+
+
+class NumberedCelery(Celery):
+    """Everything that is sent passes here: also what Celery sends by itself, for a retry, a link or an errback."""
+
+    def send_task(self, name: str, *args: Any, **options: Any) -> Any:
+        """An I/O point of its own, unless the sender has opened one."""
+        if any(point.startswith("broker.") for point in io_points.open_points()):
+            return super().send_task(name, *args, **options)
+        return io_points.call(_point_of(name, options), super().send_task, name, *args, **options)
+
+
+def _point_of(name: str, options: Mapping[str, Any]) -> str:
+    if options.get("retries"):
+        return _RETRY
+    return {SETTLE: _ERRBACK, CLEAN_UP: _CLEANUP, RECONCILE: _RECONCILE}.get(name, _NEXT)
 
 
 class CeleryPublisher:
@@ -137,4 +157,4 @@ def failure_reason(error: BaseException) -> Reason:
     return Reason.TASK_FAILED
 
 
-__all__ = ["CHAIN_TASKS", "CeleryPublisher", "Runtime", "failure_reason", "kombu_queues", "register_tasks"]
+__all__ = ["CHAIN_TASKS", "CeleryPublisher", "NumberedCelery", "Runtime", "failure_reason", "kombu_queues", "register_tasks"]

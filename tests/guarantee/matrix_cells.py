@@ -25,6 +25,11 @@ class Mode(NamedTuple):
     phase: str
     action: str
 
+    @property
+    def needs(self) -> str:
+        """The phase that a clean run must pass for this to have any effect."""
+        return "after" if self.action == "lose_reply" else self.phase
+
 
 MODES = (
     Mode("error before", "before", "error"),
@@ -69,31 +74,36 @@ class Cell(NamedTuple):
         return f"{self.place.point} ({self.place.role}), {self.mode.name}, job {self.scenario.name}"
 
 
+Passage = tuple[Place, str]  # with the phase: a call that is always refused is never passed "after"
+
+
 class Reach(NamedTuple):
     """Which places a clean run of each scenario passes: every time, or only now and then."""
 
-    always: Mapping[Scenario, frozenset[Place]]
-    at_times: Mapping[Scenario, frozenset[Place]]
+    always: Mapping[Scenario, frozenset[Passage]]
+    at_times: Mapping[Scenario, frozenset[Passage]]
 
-    def cells(self) -> list[Cell]:
-        """Every cell that can fire."""
-        return [
+    def cells(self, *, certain: bool = False) -> list[Cell]:
+        """Every cell that can fire, or only those that must."""
+        found = [
             Cell(place, mode, scenario)
             for scenario in SCENARIOS
-            for place in sorted(self.always[scenario] | self.at_times[scenario])
+            for place in sorted({place for place, _ in self.always[scenario] | self.at_times[scenario]})
             for mode in MODES
+            if (place, mode.needs) in self.always[scenario] | self.at_times[scenario]
         ]
+        return [cell for cell in found if self.must_fire(cell)] if certain else found
 
     def must_fire(self, cell: Cell) -> bool:
         """Whether a clean run passes there every time."""
-        return cell.place in self.always[cell.scenario]
+        return (cell.place, cell.mode.needs) in self.always[cell.scenario]
 
 
-def reach(runs: Iterable[tuple[Scenario, set[Place]]]) -> Reach:
+def reach(runs: Iterable[tuple[Scenario, set[Passage]]]) -> Reach:
     """From recorded clean runs; each scenario must have been recorded."""
-    by_scenario: dict[Scenario, list[set[Place]]] = defaultdict(list)
-    for scenario, places in runs:
-        by_scenario[scenario].append(places)
+    by_scenario: dict[Scenario, list[set[Passage]]] = defaultdict(list)
+    for scenario, passages in runs:
+        by_scenario[scenario].append(passages)
     always = {each: frozenset(set.intersection(*by_scenario[each])) for each in SCENARIOS}
     once = {each: frozenset(set.union(*by_scenario[each]) - always[each]) for each in SCENARIOS}
     return Reach(always, once)

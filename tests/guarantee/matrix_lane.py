@@ -25,6 +25,7 @@ from guarantee.matrix_stages import Row, Stage
 from live_service import Service
 
 from models.db import make_engine
+from models.schema import CloneJob
 
 SETTINGS = {
     "LEASE_S": cells.LEASE_S,
@@ -59,7 +60,7 @@ class Case:
     took_s: float = 0.0
     to_end_s: float | None = None  # from the fault to the terminal state
     to_claim_s: float | None = None  # from a SIGKILL to the next claim of the job
-    places: set[Place] = field(default_factory=set)
+    passed: set[tuple[Place, str]] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     stuck: bool = False
 
@@ -121,7 +122,7 @@ class Lane:
         if case.cell is not None:
             place, mode = case.cell.place, case.cell.mode
             entry = {"point": place.point, "role": place.role, "phase": mode.phase, "action": mode.action}
-            plan.append(entry | {"seconds": cells.HANG_S} | self.stage.entry)
+            plan.append(entry | {"seconds": cells.HANG_S} | self.stage.entry(case.cell))
         plan += self.stage.base(case.scenario)
         self.service._write_plan([])
         for mark in self.service.plan.parent.glob("plan.json.*"):
@@ -136,13 +137,13 @@ class Lane:
         self.accepted[request] = case.job
         if case.scenario in (cells.CANCELLED, cells.RACES):
             for row in self._rows(case, deadline):
-                if row.ended or self.stage.may_cancel(case.scenario, row):
+                if row.end_time or self.stage.may_cancel(case.scenario, row):
                     break
             if case.scenario is cells.RACES:
                 time.sleep(self._random.uniform(0.0, 0.4))
             self._ask(case, f"/v1/{case.job}:cancel", deadline)
         for row in self._rows(case, deadline):
-            if row.ended:
+            if row.end_time:
                 break
         if case.cell is not None and case.cell.place.point in _EVERY_TICK and not self.service.fired():
             time.sleep(2.0)  # the reconciler's own points are passed at its next tick
@@ -158,12 +159,10 @@ class Lane:
 
     def row(self, job: str) -> Row:
         """The job as committed now."""
-        query = sa.text(
-            "SELECT id, state, end_time, verdict, lease_owner, current_step, cleanup_detail FROM clone_jobs WHERE name = :name"
-        )
-        with self.engine.connect() as connection:
-            found = connection.execution_options(clonejob_read_only=True).execute(query, {"name": job}).one_or_none()
-        return Row(*found) if found else Row("", "", None, None, None, 0, None)
+        wanted = sa.select(*(getattr(CloneJob, column) for column in Row._fields)).where(CloneJob.name == job)
+        with self.engine.connect().execution_options(clonejob_read_only=True) as connection:
+            found = connection.execute(wanted).one_or_none()
+        return Row(*found) if found else Row()
 
     def _ask(self, case: Case, path: str, deadline: float) -> None:
         """POST until there is an answer; as a client does that repeats what was not answered."""
@@ -188,15 +187,14 @@ class Lane:
     def _read_marks(self, case: Case) -> None:
         trace = self.service.plan.with_name("plan.json.passed")
         passed = [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
-        case.places = {Place(point, role) for _, _, role, point, *_ in passed}
+        case.passed = {(Place(point, role), phase) for _, _, role, point, phase, _ in passed}
         row = self.row(case.job)
         case.state = row.state
         if case.cell is None or not self._mark().exists():
             return
         case.fired_at = fired_at = self._mark().stat().st_mtime
         if row.end_time is not None:
-            ended = sa.func.now if False else row.ended_at()
-            case.to_end_s = ended - fired_at if ended > fired_at else None
+            case.to_end_s = max(0.0, row.end_time.timestamp() - fired_at)
         if case.cell.mode.action == "kill" and case.cell.place.role in _THE_JOBS_OWN:
             claims = [at for at, _, _, point, phase, outer in passed
                       if point == "store.get_job" and phase == "after" and set(outer) & set(_CLAIMS) and at > fired_at]  # fmt: skip

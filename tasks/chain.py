@@ -157,4 +157,12 @@ def failure_reason(error: BaseException) -> Reason:
     return Reason.TASK_FAILED
 
 
-__all__ = ["CHAIN_TASKS", "CeleryPublisher", "NumberedCelery", "Runtime", "failure_reason", "kombu_queues", "register_tasks"]
+__all__ = [
+    "CHAIN_TASKS",
+    "CeleryPublisher",
+    "NumberedCelery",
+    "Runtime",
+    "failure_reason",
+    "kombu_queues",
+    "register_tasks",
+]

@@ -16,6 +16,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -36,7 +37,6 @@ from guarantee.matrix_report import Report
 from guarantee.matrix_stages import STAGES
 
 POSTGRES = "postgresql://127.0.0.1:5432/postgres"
-_RECORDINGS = 4
 _QEMU_SAMPLE = 60
 _TRIES = 3  # of a cell that does not fire at once: where a race leads is chance
 
@@ -60,11 +60,11 @@ class Matrix:
 
     def __init__(
         self, folder: Path, databases: Sequence[str], target: str, *, seed: int, sample: int = 0,
-        recordings: int = _RECORDINGS, certain: bool = False,
+        recordings: int = 0, certain: bool = False,
     ) -> None:  # fmt: skip
         """``databases``: one for each lane. ``certain``: only cells that fire whatever the races do."""
         self.outcome = Outcome()
-        self._recordings = recordings
+        self._recordings = recordings or STAGES[target].recordings
         self._certain = certain
         self._folder = folder
         self._databases = databases
@@ -73,6 +73,7 @@ class Matrix:
         self._sample = sample
         self._todo: queue.SimpleQueue[Cell] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self._recorded = threading.Barrier(len(databases), action=self._plan)
         self.total = 0
 
@@ -85,8 +86,14 @@ class Matrix:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(0.5)  # a signal is heard here
         return self.outcome
+
+    def stop(self, *_: Any) -> None:
+        """End after the cases that run now, and take everything down."""
+        self._stopped.set()
+        self._recorded.abort()
 
     def _lane(self, number: int, kind: str) -> None:
         server = os.environ.get("CLONEJOB_TEST_POSTGRES_URL", POSTGRES)
@@ -107,17 +114,19 @@ class Matrix:
     def _work(self, lane: Lane) -> None:
         for _ in range(max(1, self._recordings // len(self._databases))):
             for scenario in cells.SCENARIOS:
+                self._go_on()
                 self._take_in(lane.run(scenario))
         self._recorded.wait(300)
         with contextlib.suppress(queue.Empty):
             while True:
                 cell = self._todo.get_nowait()
                 for _ in range(_TRIES):
+                    self._go_on()
                     case = lane.run(cell.scenario, cell)
                     self._take_in(case)
                     if case.fired_at is not None or case.problems:
                         break
-        time.sleep(cells.HANG_S)  # whatever still hangs comes back before it is judged
+        time.sleep(lane.stage.hang_s)  # whatever still hangs comes back before it is judged
         self._take_in(lane.run(cells.RUNS))
         finding = lane.stage.judge(lane.engine, lane.accepted)
         with self._lock:
@@ -125,6 +134,10 @@ class Matrix:
             self.outcome.late_calls += len(finding.late_calls)
             self.outcome.stale_writes += lane.stale_writes()
             self.outcome.outside += lane.outside
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise InterruptedError("stopped by a signal")
 
     def _plan(self) -> None:
         self.outcome.reach = cells.reach((case.scenario, case.passed) for case in self.outcome.clean)
@@ -157,6 +170,8 @@ def main() -> int:
         seed=options.seed,
         sample=_QEMU_SAMPLE if options.sample is None and options.target == "qemu" else options.sample or 0,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, matrix.stop)
     report = Report(matrix.run())
     print(report.table())
     document: dict[str, Any] = {

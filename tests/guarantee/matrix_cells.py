@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 LEASE_S = 1.5
-PROVIDER_CALL_LIMIT_S = 1.5
-HANG_S = LEASE_S + PROVIDER_CALL_LIMIT_S + 1.0  # a call that hangs is let go after the limit, and then the lease ends
 
 
 class Mode(NamedTuple):

@@ -29,7 +29,6 @@ from models.schema import CloneJob
 
 SETTINGS = {
     "LEASE_S": cells.LEASE_S,
-    "PROVIDER_CALL_LIMIT_S": cells.PROVIDER_CALL_LIMIT_S,
     "RECONCILE_INTERVAL_S": 0.5,
     "DISPATCH_GRACE_S": 2,
     "POLL_S": 0.3,
@@ -63,6 +62,7 @@ class Case:
     passed: set[tuple[Place, str]] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     stuck: bool = False
+    misfired: bool = False
 
 
 class Lane:
@@ -73,7 +73,12 @@ class Lane:
         extra = {"DATABASE_URL": database_url} if database_url else {}
         program = (str(Path(__file__).parents[1] / "process" / "live_restarts.py"),)
         self.service = Service(
-            folder / f"lane-{number}", watch=stage.watches, program=program, **SETTINGS, **stage.settings, **extra
+            folder / f"lane-{number}",
+            watch=stage.watches,
+            program=program,
+            PROVIDER_CALL_LIMIT_S=stage.provider_call_limit_s,
+            **SETTINGS,
+            **extra,
         )
         self.engine = make_engine(database_url or f"sqlite:///{self.service.data_dir}/clonejob.sqlite3")
         self.stage = stage(self.service, number)
@@ -122,7 +127,7 @@ class Lane:
         if case.cell is not None:
             place, mode = case.cell.place, case.cell.mode
             entry = {"point": place.point, "role": place.role, "phase": mode.phase, "action": mode.action}
-            plan.append(entry | {"seconds": cells.HANG_S} | self.stage.entry(case.cell))
+            plan.append(entry | {"seconds": self.stage.hang_s} | self.stage.entry(case.cell))
         plan += self.stage.base(case.scenario)
         self.service._write_plan([])
         for mark in self.service.plan.parent.glob("plan.json.*"):
@@ -145,10 +150,12 @@ class Lane:
         for row in self._rows(case, deadline):
             if row.end_time:
                 break
-        if case.cell is not None and case.cell.place.point in _EVERY_TICK and not self.service.fired():
+        if case.cell is not None and case.cell.place.point in EVERY_TICK and not self.service.fired():
             time.sleep(2.0)  # the reconciler's own points are passed at its next tick
         if case.cell is not None and case.cell.mode.action == "hang" and self.service.fired():
-            time.sleep(max(0.0, self._mark().stat().st_mtime + cells.HANG_S + 0.3 - time.time()))  # it has come back
+            time.sleep(
+                max(0.0, self._mark().stat().st_mtime + self.stage.hang_s + 0.3 - time.time())
+            )  # it has come back
 
     def _rows(self, case: Case, deadline: float) -> Iterator[Row]:
         while time.monotonic() < deadline:
@@ -192,7 +199,12 @@ class Lane:
         case.state = row.state
         if case.cell is None or not self._mark().exists():
             return
-        case.fired_at = fired_at = self._mark().stat().st_mtime
+        fired_at = self._mark().stat().st_mtime
+        if case.cell.place.role != "api" and case.cell.place.point not in EVERY_TICK:
+            if row.create_time is None or fired_at < row.create_time.timestamp():
+                case.misfired = True  # a late message of the job before took the fault: the cell is run again
+                return
+        case.fired_at = fired_at
         if row.end_time is not None:
             case.to_end_s = max(0.0, row.end_time.timestamp() - fired_at)
         if case.cell.mode.action == "kill" and case.cell.place.role in _THE_JOBS_OWN:
@@ -222,7 +234,7 @@ class Lane:
             return int(connection.execute(sa.text("SELECT sum(stale_writes) FROM clone_jobs")).scalar() or 0)
 
 
-_EVERY_TICK = (
+EVERY_TICK = (
     "broker.publish.reconcile", "store.hold_reconciler", "catalog.expire_vms", "store.due_jobs",
 )  # fmt: skip
 

@@ -85,6 +85,7 @@ class Report:
             "jobs": len(out.clean) + len(out.cases),
             "faults_fired": len(self.fired),
             "faults_by_mode": dict(by_mode),
+            "faults_that_met_an_earlier_job": sum(case.misfired for case in out.cases),
             "unfired": [str(cell) for cell in self.unfired],
             "unfired_by_chance": [str(cell) for cell in self.chance],
             "violations": [violation._asdict() for violation in out.violations],

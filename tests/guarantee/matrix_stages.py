@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from guarantee import judge
-from guarantee.matrix_cells import CANCELLED, FAILS, RACES, RECOVERS, RUNS, SCENARIOS, Cell, Scenario
+from guarantee.matrix_cells import CANCELLED, FAILS, LEASE_S, RACES, RECOVERS, RUNS, SCENARIOS, Cell, Scenario
 from live_service import Service, end_process
 
 from targets.base import ResourceKind, Status
@@ -26,17 +26,20 @@ class Row(NamedTuple):
     lease_owner: str | None = None
     current_step: int = 0
     cleanup_detail: str | None = None
+    create_time: dt.datetime | None = None
 
 
 class Stage:
     """One target in one lane."""
 
     watches = False
-    settings: dict[str, object] = {}
+    provider_call_limit_s = 1.5
+    recordings = 4
 
     def __init__(self, service: Service, lane: int) -> None:
         self.service = service
         self.lane = lane
+        self.hang_s = LEASE_S + self.provider_call_limit_s + 1.0  # let go after the limit, and then the lease ends
         self._made = 0
 
     def set_up(self) -> None:
@@ -134,6 +137,8 @@ class QemuStage(Stage):
     """A VM for each case; the witnesses are QEMU's processes and the target's files."""
 
     watches = True
+    provider_call_limit_s = 4.0
+    recordings = 1
 
     def vm(self, scenario: Scenario) -> str:
         self._made += 1
@@ -151,7 +156,7 @@ class QemuStage(Stage):
         prefix = f"{job.split('/')[-3]}-"
         try:
             if state == "SUCCEEDED":
-                machine = self.service.assert_one_clone(job, prefix)
+                machine = self.service.assert_one_clone(job, prefix, made_once=False)
                 end_process(machine.pid, machine.uid.encode())
             else:
                 self.service.assert_nothing_left(job, prefix, state)

@@ -1,6 +1,6 @@
 """Every numbered I/O point of a job's path, broken in every way, in every life of a job, in real worker processes.
 
-    python tests/guarantee/matrix.py [--database sqlite] [--target simulated] [--sample N] [--seed N] [--lanes N]
+    python tests/guarantee/matrix.py [--database sqlite] [--target simulated] [--sample N] [--mode kill] [--seed N]
 
 Several live services (lanes) run one case at a time each. First every lane records clean runs, which show the points
 that each scenario passes; then each reachable cell is run, and a cell that a clean run passes every time must fire.
@@ -60,12 +60,14 @@ class Matrix:
 
     def __init__(
         self, folder: Path, databases: Sequence[str], target: str, *, seed: int, sample: int = 0,
-        recordings: int = 0, certain: bool = False,
+        recordings: int = 0, certain: bool = False, mode: str = "",
     ) -> None:  # fmt: skip
-        """``databases``: one for each lane. ``certain``: only cells that fire whatever the races do."""
+        """``databases``: one for each lane. ``certain``: only cells that fire whatever the races do. ``mode``: only
+        modes with that in their name."""
         self.outcome = Outcome()
         self._recordings = recordings or STAGES[target].recordings
         self._certain = certain
+        self._mode = mode
         self._folder = folder
         self._databases = databases
         self._target = target
@@ -141,7 +143,7 @@ class Matrix:
 
     def _plan(self) -> None:
         self.outcome.reach = cells.reach((case.scenario, case.passed) for case in self.outcome.clean)
-        drawn = self.outcome.reach.cells(certain=self._certain)
+        drawn = [cell for cell in self.outcome.reach.cells(certain=self._certain) if self._mode in cell.mode.name]
         drawn = cells.sample(drawn, self._sample or len(drawn), self._seed)
         self.total = len(drawn)
         for cell in drawn:
@@ -194,6 +196,7 @@ def _arguments() -> argparse.Namespace:
         "--sample", type=int, help=f"so many cells only; 0: all; default: all, with QEMU {_QEMU_SAMPLE}"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mode", default="", help="only modes with that in their name, such as kill")
     parser.add_argument("--lanes", type=int, default=2 * (os.cpu_count() or 1) + 1, help="services that run at once")
     return parser.parse_args()
 

@@ -32,7 +32,7 @@ SETTINGS = {
     "RECONCILE_INTERVAL_S": 0.5,
     "DISPATCH_GRACE_S": 2,
     "POLL_S": 0.3,
-    "INLINE_WAIT_S": 0.5,
+    "INLINE_WAIT_S": 1.0,  # long enough that a cancel meets a step at work
     "RETRY_PAUSE_S": 0.3,
     "RETRY_PAUSE_MAX_S": 1,
     "CLEANUP_PAUSE_S": 0.3,
@@ -59,6 +59,7 @@ class Case:
     took_s: float = 0.0
     to_end_s: float | None = None  # from the fault to the terminal state
     to_claim_s: float | None = None  # from a SIGKILL to the next claim of the job
+    to_restart_s: float | None = None  # from a SIGKILL to the first call of the process that was started instead
     passed: set[tuple[Place, str]] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
     stuck: bool = False
@@ -211,6 +212,10 @@ class Lane:
             claims = [at for at, _, _, point, phase, outer in passed
                       if point == "store.get_job" and phase == "after" and set(outer) & set(_CLAIMS) and at > fired_at]  # fmt: skip
             case.to_claim_s = min(claims) - fired_at if claims else None
+            before = {pid for at, pid, *_ in passed if at <= fired_at}
+            back = [at for at, pid, role, *_ in passed
+                    if role == case.cell.place.role and pid not in before and at > fired_at]  # fmt: skip
+            case.to_restart_s = min(back) - fired_at if back else None
 
     def _check(self, case: Case) -> None:
         if case.state not in case.scenario.ends and not case.stuck:

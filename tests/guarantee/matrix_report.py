@@ -31,9 +31,6 @@ class Report:
         self.chance = [cell for cell in self.reachable if cell in run and cell not in fired and not must(cell)]
         self.problems = [(case, each) for case in (*outcome.clean, *outcome.cases) for each in case.problems]
         self.stuck = [case for case in (*outcome.clean, *outcome.cases) if case.stuck]
-        self.recovered = sorted(
-            ((case.to_claim_s, str(case.cell)) for case in self.fired if case.to_claim_s is not None), reverse=True
-        )
 
     @property
     def good(self) -> bool:
@@ -96,11 +93,7 @@ class Report:
             "lanes_broken": out.broken,
             "late_calls_without_effect": out.late_calls,
             "stale_writes_refused": out.stale_writes,
-            "sigkill_to_next_claim_s": self._spread([took for took, _ in reversed(self.recovered)]) | {
-                "bar": RECOVERY_BAR_S,
-                "over_bar": sum(took > RECOVERY_BAR_S for took, _ in self.recovered),
-                "slowest": {cell: round(took, 2) for took, cell in self.recovered[:5]},
-            },
+            "sigkill_to_next_claim_s": self._recovery(),
             "fault_to_end_s": self._spread(sorted(case.to_end_s for case in self.fired if case.to_end_s is not None)),
             "case_took_s": {
                 mode.name: self._spread(sorted(case.took_s for case in out.cases if case.cell and case.cell.mode is mode))
@@ -108,6 +101,24 @@ class Report:
             },
             "slowest": {"cell": str(slowest.cell), "s": round(slowest.to_end_s or 0.0, 2)} if slowest else None,
         }  # fmt: skip
+
+    def _recovery(self) -> dict[str, Any]:
+        """By the kind of process that was killed: a pool's child is started again by its worker, a worker by ``up``."""
+        killed = [case for case in self.fired if case.to_claim_s is not None]
+        found: dict[str, Any] = {"bar": RECOVERY_BAR_S, "over_bar": 0}
+        for role in sorted({case.cell.place.role for case in killed if case.cell}):
+            mine = [case for case in killed if case.cell and case.cell.place.role == role]
+            claims = sorted(case.to_claim_s for case in mine if case.to_claim_s is not None)
+            backs = sorted(case.to_restart_s for case in mine if case.to_restart_s is not None)
+            after = sorted(max(0.0, case.to_claim_s - case.to_restart_s) for case in mine
+                           if case.to_restart_s is not None and case.to_claim_s is not None)  # fmt: skip
+            found["over_bar"] += sum(took > RECOVERY_BAR_S for took in claims)
+            found[role] = self._spread(claims) | {
+                "until_the_process_is_back": self._spread(backs), "after_that": self._spread(after)
+            }  # fmt: skip
+        slowest = sorted(killed, key=lambda case: case.to_claim_s or 0.0, reverse=True)[:3]
+        found["slowest"] = {str(case.cell): round(case.to_claim_s or 0.0, 2) for case in slowest}
+        return found
 
     @staticmethod
     def _spread(values: list[float]) -> dict[str, float]:

@@ -90,7 +90,7 @@ class SimulatedStage(Stage):
     """One VM for each scenario; the target's own script holds, refuses and loses replies, its own log is the witness."""
 
     _SCRIPT: dict[Scenario, list[dict[str, Any]]] = {
-        RUNS: [{"op": "create", "kind": "disk", "fault": "slow", "delay_s": 0.7}],  # the step gives its slot back
+        RUNS: [{"op": "create", "kind": "disk", "fault": "slow", "delay_s": 1.2}],  # the step gives its slot back
         CANCELLED: [{"op": "create", "kind": "instance", "fault": "slow", "delay_s": _SLOW_S}],
         FAILS: [
             {"op": "create", "kind": "instance", "fault": "refuse"},

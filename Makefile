@@ -38,10 +38,10 @@ check: $(VENV)/.dev ## formatting, lint, types, layers
 	@$(BIN)/lint-imports
 
 .PHONY: faults
-faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu SAMPLE=n MODE=kill SEED=n LANES=n
+faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu SAMPLE=n ONLY=kill SEED=n LANES=n
 	@[ "$(TARGET)" != qemu ] || $(MAKE) --no-print-directory qemu
 	@$(BIN)/python tests/guarantee/matrix.py $(if $(DATABASE),--database $(DATABASE)) $(if $(TARGET),--target $(TARGET)) \
-		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(MODE),--mode $(MODE)) $(if $(SEED),--seed $(SEED)) $(if $(LANES),--lanes $(LANES))
+		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed $(SEED)) $(if $(LANES),--lanes $(LANES))
 
 .PHONY: bench
 bench: $(VENV)/.dev ## measure against a bare Celery chain, side by side; prints JSON

@@ -115,10 +115,13 @@ def _published(point: str, send: Any, **options: Any) -> bool:
 
 
 def register_tasks(app: Celery, runtime: Any) -> None:
-    """Define the tasks on ``app``. ``runtime`` is called once in each process for its ``Runtime``."""
+    """Define the tasks on ``app``. ``runtime`` is called once in each process for its ``Runtime``.
+
+    They are not shared: Celery would give them, and so this runtime, to every other app of the process.
+    """
 
     def step_task(name: str) -> None:
-        @app.task(name=name, bind=True, max_retries=None, ignore_result=True)
+        @app.task(name=name, shared=False, bind=True, max_retries=None, ignore_result=True)
         def run(self: Task[Any, Any], job_id: str, epoch: int, position: int) -> None:
             outcome = steps.run_step(runtime(), job_id, epoch, position)
             match outcome.result:
@@ -134,16 +137,16 @@ def register_tasks(app: Celery, runtime: Any) -> None:
     for task_name in sorted(CHAIN_TASKS):
         step_task(task_name)
 
-    @app.task(name=CLEAN_UP, ignore_result=True)
+    @app.task(name=CLEAN_UP, shared=False, ignore_result=True)
     def clean_up(job_id: str, epoch: int) -> None:
         cleanup.run_cleanup(runtime(), job_id, epoch)
 
-    @app.task(name=SETTLE, ignore_result=True)
+    @app.task(name=SETTLE, shared=False, ignore_result=True)
     def settle_job(report: tuple[str, int, int | None, str, str]) -> None:
         job_id, epoch, position, reason, detail = report
         settle(runtime(), job_id, epoch, Reason(reason), detail, position)
 
-    @app.task(name=RECONCILE, ignore_result=True)
+    @app.task(name=RECONCILE, shared=False, ignore_result=True)
     def reconcile_jobs(owner: str, hold_s: float) -> None:
         reconcile.reconcile(runtime(), owner, hold_s)
 

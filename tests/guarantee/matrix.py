@@ -1,6 +1,6 @@
 """Every numbered I/O point of a job's path, broken in every way, in every life of a job, in real worker processes.
 
-    python tests/guarantee/matrix.py [--database sqlite] [--target simulated] [--sample N] [--mode kill] [--seed N]
+    python tests/guarantee/matrix.py [--database sqlite] [--target simulated] [--sample N] [--only kill] [--seed N]
 
 Several live services (lanes) run one case at a time each. First every lane records clean runs, which show the points
 that each scenario passes; then each reachable cell is run, and a cell that a clean run passes every time must fire.
@@ -60,14 +60,14 @@ class Matrix:
 
     def __init__(
         self, folder: Path, databases: Sequence[str], target: str, *, seed: int, sample: int = 0,
-        recordings: int = 0, certain: bool = False, mode: str = "",
+        recordings: int = 0, certain: bool = False, only: str = "",
     ) -> None:  # fmt: skip
-        """``databases``: one for each lane. ``certain``: only cells that fire whatever the races do. ``mode``: only
-        modes with that in their name."""
+        """``databases``: one for each lane. ``certain``: only cells that fire whatever the races do. ``only``:
+        cells with that in their text."""
         self.outcome = Outcome()
         self._recordings = recordings or STAGES[target].recordings
         self._certain = certain
-        self._mode = mode
+        self._only = only
         self._folder = folder
         self._databases = databases
         self._target = target
@@ -143,7 +143,7 @@ class Matrix:
 
     def _plan(self) -> None:
         self.outcome.reach = cells.reach((case.scenario, case.passed) for case in self.outcome.clean)
-        drawn = [cell for cell in self.outcome.reach.cells(certain=self._certain) if self._mode in cell.mode.name]
+        drawn = [cell for cell in self.outcome.reach.cells(certain=self._certain) if self._only in str(cell)]
         drawn = cells.sample(drawn, self._sample or len(drawn), self._seed)
         self.total = len(drawn)
         for cell in drawn:
@@ -170,6 +170,7 @@ def main() -> int:
         [options.database] * options.lanes,
         options.target,
         seed=options.seed,
+        only=options.only,
         sample=_QEMU_SAMPLE if options.sample is None and options.target == "qemu" else options.sample or 0,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -196,7 +197,9 @@ def _arguments() -> argparse.Namespace:
         "--sample", type=int, help=f"so many cells only; 0: all; default: all, with QEMU {_QEMU_SAMPLE}"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mode", default="", help="only modes with that in their name, such as kill")
+    parser.add_argument(
+        "--only", default="", help="only cells with that in their text, such as kill, target.create or fails"
+    )
     parser.add_argument("--lanes", type=int, default=2 * (os.cpu_count() or 1) + 1, help="services that run at once")
     return parser.parse_args()
 

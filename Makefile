@@ -49,6 +49,12 @@ model: $(VENV)/.dev ## the model test, long, on both databases (EXAMPLES=300 SEE
 mutants: $(VENV)/.dev ## remove each guard of the guarantee in turn and see that the tests go red; prints a table and JSON
 	@PYTHONPATH=tests $(BIN)/python -m guarantee.mutants $(ARGS)
 
+.PHONY: faults
+faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu SAMPLE=n ONLY=kill SEED=n LANES=n
+	@[ "$(TARGET)" != qemu ] || $(MAKE) --no-print-directory qemu
+	@$(BIN)/python tests/guarantee/matrix.py $(if $(DATABASE),--database $(DATABASE)) $(if $(TARGET),--target $(TARGET)) \
+		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed $(SEED)) $(if $(LANES),--lanes $(LANES))
+
 .PHONY: bench
 bench: $(VENV)/.dev ## measure against a bare Celery chain, side by side; prints JSON
 	@$(BIN)/python benchmarks/jobs.py
@@ -66,10 +72,11 @@ bench-guarantee: $(VENV)/.dev ## count what is left behind, beside a plain Celer
 	@$(BIN)/python benchmarks/guarantee.py --page docs/side_by_side.md
 
 .PHONY: docs-generated
-docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md and docs/lists.md from the code
+docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md, docs/lists.md and docs/io_points.md from the code
 	@$(BIN)/python -c 'from models.states import diagram; print(diagram(), end="")' > docs/states.md
 	@$(BIN)/python -m api.coverage > docs/contract.md
 	@$(BIN)/python -m models.filters.reference > docs/lists.md
+	@$(BIN)/python -m models.io_table docs/io_points.md
 
 .PHONY: lock
 lock: $(VENV)/.dev ## resolve the dependencies anew (versions and hashes, no addresses)

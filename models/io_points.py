@@ -2,12 +2,13 @@
 
 A point has a stable name (``store.claim_step``, ``broker.publish.chain``, ``target.create.disk``) and a hook that is
 called before and after the real call. In production the hook is empty; fault tests install one that raises, hangs,
-loses the reply or kills the process at exactly that place.
+loses the reply or kills the process at exactly that place. ``models/io_table.py`` numbers the points.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -19,6 +20,7 @@ Hook = Callable[[str, str], None]  # (point, "before" | "after"); may raise
 
 _names: set[str] = set()
 _hook: Hook | None = None
+_here = threading.local()
 
 
 def install_hook(hook: Hook | None) -> None:
@@ -43,10 +45,21 @@ def call(name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
     hook = _hook
     if hook is None:
         return function(*args, **kwargs)
-    hook(name, "before")
-    result = function(*args, **kwargs)
-    hook(name, "after")
+    opened = open_points()
+    _here.open = (*opened, name)
+    try:
+        hook(name, "before")
+        result = function(*args, **kwargs)
+        hook(name, "after")
+    finally:
+        _here.open = opened
     return result
+
+
+def open_points() -> tuple[str, ...]:
+    """The points that this thread is inside of, outermost first; known only while a hook is installed."""
+    opened: tuple[str, ...] = getattr(_here, "open", ())
+    return opened
 
 
 def io_point(name: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:

@@ -11,6 +11,7 @@ makes them certain.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
@@ -37,7 +38,10 @@ _STEP_TASKS = {  # step -> (task, queue)
 _FINISH = ("clone.finish", "instances")
 CHAIN_TASKS = frozenset(name for name, _ in (*_STEP_TASKS.values(), _FINISH))
 SETTLE, CLEAN_UP, RECONCILE, AUDIT = "clone.settle", "clone.clean_up", "clonejob.reconcile", "clonejob.audit"
-_CHAIN, _CLEANUP, _SETTLE = (io_points.register(f"broker.publish.{name}") for name in ("chain", "cleanup", "settle"))
+_CHAIN, _CLEANUP, _SETTLE, _RECONCILE, _AUDIT, _RETRY, _ERRBACK, _NEXT = (
+    io_points.register(f"broker.publish.{name}")
+    for name in ("chain", "cleanup", "settle", "reconcile", "audit", "retry", "errback", "next")
+)
 
 
 class StepFailedError(Exception):
@@ -48,6 +52,22 @@ def kombu_queues() -> tuple[Queue, ...]:
     """The queues, one per kind of work, so that pools scale apart and clean-up is never starved by new work."""
     exchange = Exchange("clonejob", type="direct")
     return tuple(Queue(name, exchange, routing_key=name) for name in QUEUES)
+
+
+class NumberedCelery(Celery):
+    """Everything that is sent passes here: also what Celery sends by itself, for a retry, a link or an errback."""
+
+    def send_task(self, name: str, *args: Any, **options: Any) -> Any:
+        """An I/O point of its own, unless the sender has opened one."""
+        if any(point.startswith("broker.") for point in io_points.open_points()):
+            return super().send_task(name, *args, **options)
+        return io_points.call(_point_of(name, options), super().send_task, name, *args, **options)
+
+
+def _point_of(name: str, options: Mapping[str, Any]) -> str:
+    if options.get("retries"):
+        return _RETRY
+    return {SETTLE: _ERRBACK, CLEAN_UP: _CLEANUP, RECONCILE: _RECONCILE, AUDIT: _AUDIT}.get(name, _NEXT)
 
 
 class CeleryPublisher:
@@ -95,10 +115,13 @@ def _published(point: str, send: Any, **options: Any) -> bool:
 
 
 def register_tasks(app: Celery, runtime: Any) -> None:
-    """Define the tasks on ``app``. ``runtime`` is called once in each process for its ``Runtime``."""
+    """Define the tasks on ``app``. ``runtime`` is called once in each process for its ``Runtime``.
+
+    They are not shared: Celery would give them, and so this runtime, to every other app of the process.
+    """
 
     def step_task(name: str) -> None:
-        @app.task(name=name, bind=True, max_retries=None, ignore_result=True)
+        @app.task(name=name, shared=False, bind=True, max_retries=None, ignore_result=True)
         def run(self: Task[Any, Any], job_id: str, epoch: int, position: int) -> None:
             outcome = steps.run_step(runtime(), job_id, epoch, position)
             match outcome.result:
@@ -114,11 +137,11 @@ def register_tasks(app: Celery, runtime: Any) -> None:
     for task_name in sorted(CHAIN_TASKS):
         step_task(task_name)
 
-    @app.task(name=CLEAN_UP, ignore_result=True)
+    @app.task(name=CLEAN_UP, shared=False, ignore_result=True)
     def clean_up(job_id: str, epoch: int) -> None:
         cleanup.run_cleanup(runtime(), job_id, epoch)
 
-    @app.task(name=SETTLE, ignore_result=True)
+    @app.task(name=SETTLE, shared=False, ignore_result=True)
     def settle_job(report: tuple[str, int, int | None, str, str]) -> None:
         job_id, epoch, position, reason, detail = report
         settle(runtime(), job_id, epoch, Reason(reason), detail, position)
@@ -127,11 +150,11 @@ def register_tasks(app: Celery, runtime: Any) -> None:
 
 
 def _register_rounds(app: Celery, runtime: Any) -> None:
-    @app.task(name=RECONCILE, ignore_result=True)
+    @app.task(name=RECONCILE, shared=False, ignore_result=True)
     def reconcile_jobs(owner: str, hold_s: float) -> None:
         reconcile.reconcile(runtime(), owner, hold_s)
 
-    @app.task(name=AUDIT, ignore_result=True)
+    @app.task(name=AUDIT, shared=False, ignore_result=True)
     def audit_targets(owner: str, hold_s: float, delete: bool) -> None:
         audit.audit_periodically(runtime(), owner, hold_s, delete=delete)
 
@@ -145,4 +168,12 @@ def failure_reason(error: BaseException) -> Reason:
     return Reason.TASK_FAILED
 
 
-__all__ = ["CHAIN_TASKS", "CeleryPublisher", "Runtime", "failure_reason", "kombu_queues", "register_tasks"]
+__all__ = [
+    "CHAIN_TASKS",
+    "CeleryPublisher",
+    "NumberedCelery",
+    "Runtime",
+    "failure_reason",
+    "kombu_queues",
+    "register_tasks",
+]

@@ -15,6 +15,7 @@ from tasks.runtime import Runtime
 for _kind in ResourceKind:
     for _call in ("create", "find", "delete"):
         io_points.register(f"target.{_call}.{_kind}")
+io_points.register("target.check.job")
 io_points.register("target.boot_report.instance")
 io_points.register("target.bury.job")
 io_points.register("target.inventory.all")
@@ -30,6 +31,10 @@ class TargetCalls:
             known = ", ".join(sorted(runtime.targets)) or "none"
             raise TransientError(f"target {name!r} is not configured on this worker; configured: {known}")
         self._target: Target = target
+
+    def check(self, job: CloneJob) -> None:
+        """Ask whether the plan can work there."""
+        io_points.call("target.check.job", self._target.check, [spec_of(job, row) for row in job.ledger])
 
     def create(self, job: CloneJob, row: LedgerRow) -> Observed:
         """Get or create the row's resource."""

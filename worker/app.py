@@ -16,6 +16,7 @@ from tasks.chain import (
     CLEAN_UP,
     RECONCILE,
     CeleryPublisher,
+    NumberedCelery,
     StepFailedError,
     failure_reason,
     kombu_queues,
@@ -40,7 +41,7 @@ def broker_url(settings: Settings) -> str:
 
 def make_app(settings: Settings) -> Celery:
     """A configured app with all tasks. Early acknowledgement on purpose: see ``docs/decisions.md``."""
-    app = Celery("clonejob", set_as_current=True)
+    app = NumberedCelery("clonejob", set_as_current=True)
     app.conf.update(
         # No URL means an address where nothing can listen: a clear refusal, never a broker that was not asked for.
         broker_url=broker_url(settings) or "redis://127.0.0.1:1/0",

@@ -12,9 +12,10 @@ from models.states import StepKind
 from targets.errors import TargetError
 from tasks.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from tasks.names import short_hash
-from tasks.plan import plan_job, ref_of, wanted_adaptation
+from tasks.plan import plan_job, wanted_adaptation
 from tasks.runtime import Runtime
 from tasks.services import preconditions
+from tasks.target_calls import TargetCalls
 
 T = TypeVar("T")
 _DEFAULTS = "computeEngineTargetDefaults"
@@ -129,7 +130,7 @@ class PlanService:
         if not job.target_details.get("vmName"):
             return
         try:
-            seen = self._runtime.targets[job.target].find(ref_of(row))
+            seen = TargetCalls(self._runtime, job.target).find(row)
         except TargetError as error:
             raise Unavailable(f"target {job.target} does not answer: {error}; try again") from error
         if seen is not None:

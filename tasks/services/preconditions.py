@@ -8,8 +8,8 @@ from models.schema import CloneJob, MigratingVm, ReplicationCycle
 from models.states import CLONEABLE, VmState
 from targets.errors import PermanentError, TargetError
 from tasks.errors import FailedPrecondition, Unavailable
-from tasks.plan import spec_of
 from tasks.runtime import Runtime
+from tasks.target_calls import TargetCalls
 
 
 def check_state(runtime: Runtime, vm: MigratingVm) -> None:
@@ -73,7 +73,7 @@ def no_target_project(vm_name: str, project: str) -> FailedPrecondition:
 def check_target(runtime: Runtime, job: CloneJob) -> None:
     """Ask the target, without side effects. Raises: FailedPrecondition (it cannot), Unavailable (it does not answer)."""
     try:
-        runtime.targets[job.target].check([spec_of(job, row) for row in job.ledger])
+        TargetCalls(runtime, job.target).check(job)
     except PermanentError as error:
         raise FailedPrecondition(job.parent, str(error), reason="TARGET_CANNOT_CLONE") from error
     except TargetError as error:

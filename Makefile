@@ -49,6 +49,12 @@ bench-api: $(VENV)/.dev ## measure the API against a bare handler on the same st
 bench-lists: $(VENV)/.dev ## measure the first page of 1,000,000 jobs against that of 1,000; prints JSON
 	@$(BIN)/python benchmarks/listing.py
 
+MINUTES ?= 10
+DATABASE ?= postgresql
+.PHONY: chaos
+chaos: $(VENV)/.dev ## break the service's processes at random, judge by the target's log (MINUTES=10 SEED=n DATABASE=sqlite)
+	@$(BIN)/python tests/guarantee/chaos/__main__.py --minutes $(MINUTES) --database $(DATABASE) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: docs-generated
 docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md and docs/lists.md from the code
 	@$(BIN)/python -c 'from models.states import diagram; print(diagram(), end="")' > docs/states.md

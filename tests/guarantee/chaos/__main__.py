@@ -23,21 +23,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))  # python -P does not
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # as pytest does
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # its handlers abort children that are forked while producers call
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from models.schema import CloneJob
 from targets.simulated_faults import Fault
-from tests.guarantee.chaos.calm import Calm
-from tests.guarantee.chaos.cluster import Cluster
-from tests.guarantee.chaos.monkey import Monkey
-from tests.guarantee.chaos.producers import Book, Producer, import_vms
-from tests.guarantee.chaos.report import keep_evidence, report
+from guarantee.chaos.calm import Calm
+from guarantee.chaos.cluster import Cluster
+from guarantee.chaos.monkey import Monkey
+from guarantee.chaos.producers import Book, Producer, import_vms
+from guarantee.chaos.report import keep_evidence, report
 
 SETTLE_S = 300.0  # more than the longest pause that the reconciler had grown to
-FAST, SLOW, PRODUCERS = 12, 18, 6
+FAST, SLOW, PRODUCERS = 16, 24, 6
 
 
 def main() -> int:
@@ -81,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=9, help="single kills to measure first (default 9)")
     parser.add_argument("--outage", type=float, default=15.0, help="seconds that the target is dead (default 15)")
     parser.add_argument("--pause", type=float, default=2.0, help="mean seconds between a producer's jobs (default 2)")
+    parser.add_argument("--fault-pause", type=float, default=1.2, help="mean seconds between two faults (default 1.2)")
     parser.add_argument("--evidence", default="", help="keep logs, the call log and all rows in this folder")
     given = parser.parse_args()
     if given.seed is None:
@@ -139,7 +141,7 @@ class Run(threading.Thread):
         for producer in producers:
             producer.start()
         try:
-            monkey.run(60 * size.minutes)
+            monkey.run(60 * size.minutes, size.fault_pause)
         finally:
             ended.set()
         for producer in producers:

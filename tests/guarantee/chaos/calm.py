@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from models.schema import CloneJob
 from models.states import LedgerState
 from targets.simulated_faults import Fault
-from tests.guarantee.chaos.cluster import PACE, STEPS, Cluster
-from tests.guarantee.chaos.faults import Faults, holder_pid
-from tests.guarantee.chaos.producers import Book, User
+from guarantee.chaos.cluster import PACE, STEPS, Cluster
+from guarantee.chaos.faults import Faults, holder_pid
+from guarantee.chaos.producers import Book, User
 
 _PATIENCE_S = 60.0
 

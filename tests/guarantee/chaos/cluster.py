@@ -26,8 +26,8 @@ from sqlalchemy.pool import NullPool
 
 from models.db import make_engine
 from targets.simulated import SimulatedTarget
-from tests.guarantee.chaos.postgres import Postgres
-from tests.guarantee.chaos.proxy import Proxies
+from guarantee.chaos.postgres import Postgres
+from guarantee.chaos.proxy import Proxies
 from worker.broker import free_port, prepare_broker, wait_until_ready
 from worker.composition import offer_target, upgrade_database
 from worker.health import ping_workers
@@ -122,6 +122,7 @@ class Cluster:
         if self.postgres is not None:
             proxied["database_url"] = self.postgres.url(self._link(f"database-{who}", self.postgres.port))
         environment = child_environment(self.settings.model_copy(update=proxied))
+        environment.pop("GRPC_ENABLE_FORK_SUPPORT", None)  # ours, not theirs
         return environment | {"TMPDIR": str(self.folder)}
 
     def _link(self, name: str, to_port: int) -> int:
@@ -153,8 +154,7 @@ class Cluster:
             time.sleep(0.1)
 
     def _mount(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if os.geteuid() != 0 or libc.unshare(_CLONE_NEWNS) != 0:
+        if os.geteuid() != 0 or ctypes.CDLL(None).unshare(_CLONE_NEWNS) != 0:
             return
         size = f"size={DATA_SIZE_BYTES}"
         for command in (["--make-rprivate", "/"], ["-t", "tmpfs", "-o", size, "tmpfs", str(self.data_dir)]):

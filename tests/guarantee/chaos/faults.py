@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from models.schema import CloneJob
 from targets.local_files import locked
 from targets.simulated_faults import Fault, FaultScript
-from tests.guarantee.chaos.cluster import API, BROKER, CONTROL, DATABASE, STEPS, Cluster
-from tests.guarantee.chaos.proxy import Mode
+from guarantee.chaos.cluster import API, BROKER, CONTROL, DATABASE, STEPS, Cluster
+from guarantee.chaos.proxy import Mode
 from worker.health import redis_client
 
 T = TypeVar("T")

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.guarantee.chaos.cluster import API, STEPS, Cluster
-from tests.guarantee.chaos.faults import WORKERS, Faults, target_operations
-from tests.guarantee.chaos.proxy import Mode
+from guarantee.chaos.cluster import API, STEPS, Cluster
+from guarantee.chaos.faults import WORKERS, Faults, target_operations
+from guarantee.chaos.proxy import Mode
 
-PAUSE_S = 1.2  # between two faults, in the mean
 AT_ONCE = 6
 # How often a kind is chosen, and how many seconds lie between two of its group at least: a Python process needs some
 # to start, and a service that is never up proves nothing.
@@ -60,10 +59,10 @@ class Monkey:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    def run(self, seconds: float) -> None:
-        """Let faults loose for that long, then wait until the last one is over."""
+    def run(self, seconds: float, pause_s: float) -> None:
+        """Let faults loose for that long, ``pause_s`` apart in the mean, then wait until the last one is over."""
         ends_at = time.monotonic() + seconds
-        while time.monotonic() < ends_at and not self._stop.wait(self._rng.expovariate(1 / PAUSE_S)):
+        while time.monotonic() < ends_at and not self._stop.wait(self._rng.expovariate(1 / pause_s)):
             plan = self._throw()
             if plan is not None:
                 self._threads = [thread for thread in self._threads if thread.is_alive()]

@@ -16,12 +16,12 @@ from models.schema import CloneJob, JobEvent
 from models.states import JobState, Verdict
 from targets.local_files import read_json
 from targets.simulated_log import Call
-from tests.guarantee.chaos.calm import percentiles
-from tests.guarantee.chaos.cluster import PACE, Cluster
-from tests.guarantee.chaos.faults import Orphaned
-from tests.guarantee.chaos.monkey import Monkey
-from tests.guarantee.chaos.producers import Book
-from tests.guarantee.judge import Violation, judge, read_jobs
+from guarantee.chaos.calm import percentiles
+from guarantee.chaos.cluster import PACE, Cluster
+from guarantee.chaos.faults import Orphaned
+from guarantee.chaos.monkey import Monkey
+from guarantee.chaos.producers import Book
+from guarantee.judge import Violation, judge, read_jobs
 
 _DROPPED = re.compile(r"Task clone\.[a-z_]+\[[^]]*\] ignored")
 

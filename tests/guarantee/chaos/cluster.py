@@ -41,7 +41,7 @@ DATA_SIZE_BYTES = 256 * 2**20
 PACE: dict[str, float] = {
     "lease_s": 4,
     "provider_call_limit_s": 3,
-    "reconcile_interval_s": 0.5,
+    "reconcile_interval_s": 1,
     "dispatch_grace_s": 3,
     "poll_s": 0.3,
     "inline_wait_s": 0.3,

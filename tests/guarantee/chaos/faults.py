@@ -69,7 +69,6 @@ class Orphaned:
     job_id: str
     time: float
     pids: frozenset[int]
-    verdict: str | None
     kind: str
 
 
@@ -79,7 +78,8 @@ class Faults:
     def __init__(self, cluster: Cluster, stop: threading.Event) -> None:
         self.cluster = cluster
         self.orphaned: list[Orphaned] = []
-        self.frozen_jobs: set[str] = set()
+        self.frozen = 0  # leases whose holder was frozen
+        self.taken_over: set[str] = set()  # jobs that others had taken over when it thawed
         self.script = TargetFaults(cluster.target.root)
         self._stop = stop
 
@@ -103,38 +103,43 @@ class Faults:
     def _note_orphans(self, kind: str, pids: list[int]) -> None:
         now = time.time()
         self.orphaned += [
-            Orphaned(job.id, now, frozenset(pids), job.verdict, kind)
-            for job in self.holders()
-            if holder_pid(job) in pids
+            Orphaned(job.id, now, frozenset(pids), kind) for job in self.holders() or [] if holder_pid(job) in pids
         ]
 
-    def holders(self) -> list[CloneJob]:
-        """Jobs on which somebody holds a lease now; none while the database does not answer."""
+    def holders(self) -> list[CloneJob] | None:
+        """Jobs on which somebody holds a lease now; None while the database does not answer."""
         with contextlib.suppress(sa.exc.DBAPIError):
             with sa.orm.Session(self.cluster.engine, expire_on_commit=False) as session:
                 query = sa.select(CloneJob).where(CloneJob.lease_owner.is_not(None), CloneJob.end_time.is_(None))
                 return list(session.scalars(query))
-        return []
+        return None
 
     def freeze(self, name: str, seconds: float) -> bool:
-        """SIGSTOP of a worker and its pool, while it holds a lease if it does soon; SIGCONT when the lease is long over."""
+        """SIGSTOP of a worker and its pool while it holds a lease, if it does soon; SIGCONT when others have taken over."""
         give_up_at = time.monotonic() + 5
-        while not (held := self._held_by(name)) and time.monotonic() < give_up_at and not self._stop.wait(0.02):
+        while not self._held_by(name) and time.monotonic() < give_up_at and not self._stop.wait(0.02):
             pass
         pid = self.cluster.pid(name)
         if not self.cluster.signal(name, signal.SIGSTOP, group=True):
             return False
         self.cluster.frozen.add(name)
-        self.frozen_jobs |= held & self._held_by(name)
+        held = self._held_by(name) or set()
         self._stop.wait(seconds)
+        kept, give_up_at = held, time.monotonic() + 10
+        while kept and time.monotonic() < give_up_at and not self._stop.wait(0.1):
+            still = self._held_by(name)
+            kept = kept if still is None else kept & still
+        self.frozen += len(held)
         if self.cluster.pid(name) == pid:  # else it was killed meanwhile, and another stands in its place
+            self.taken_over |= held - kept
             self.cluster.signal(name, signal.SIGCONT, group=True)
         self.cluster.frozen.discard(name)
         return True
 
-    def _held_by(self, name: str) -> set[str]:
+    def _held_by(self, name: str) -> set[str] | None:
         pids = {self.cluster.pid(name), *(child.pid for child in self.cluster.pool_children(name))}
-        return {job.id for job in self.holders() if holder_pid(job) in pids}
+        jobs = self.holders()
+        return None if jobs is None else {job.id for job in jobs if holder_pid(job) in pids}
 
     # Broker and database
 

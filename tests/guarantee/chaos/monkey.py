@@ -25,8 +25,8 @@ _WEIGHTS = {
     "target_refuses": 2, "killed_before_effect": 2, "killed_after_effect": 3, "target_outage": 1, "disk_full": 1,
 }  # fmt: skip
 _GROUPS = {
-    "worker_killed": ("start", 5.0), "worker_tree_killed": ("start", 5.0), "api_killed": ("start", 5.0),
-    "worker_frozen": ("freeze", 8.0),
+    "worker_killed": ("start", 7.0), "worker_tree_killed": ("start", 7.0), "api_killed": ("start", 7.0),
+    "worker_frozen": ("freeze", 12.0),
     "broker_killed": ("broker", 20.0), "broker_restarted": ("broker", 20.0),
     "database_restarted": ("database", 25.0), "database_crashed": ("database", 25.0),
     "target_outage": ("outage", 30.0), "disk_full": ("disk", 25.0),

@@ -36,7 +36,7 @@ def report(cluster: Cluster, monkey: Monkey, book: Book, calm: dict[str, Any], c
     names = {job.name for job in jobs}
     violations += [Violation("R7", name, "was refused, and exists") for name in sorted(book.refused & names)]
     orphaned = monkey.faults.orphaned
-    frozen = [job for job in jobs if job.id in monkey.faults.frozen_jobs]
+    taken_over = [job for job in jobs if job.id in monkey.faults.taken_over]
     lost = _events(cluster)
     cancels = calm.get("cancels", [])
     return {
@@ -49,14 +49,14 @@ def report(cluster: Cluster, monkey: Monkey, book: Book, calm: dict[str, Any], c
         "cancel_to_absence_healthy": percentiles(cancels) | _bar(cancels, 2.0, "p99_s"),
         "cancel_to_absence_after_kill": percentiles(calm.get("cancels_after_a_kill", [])),
         "cancel_to_absence_under_chaos": percentiles(_cancel_times(jobs)),
-        "recovery_after_sigkill_calm": _recoveries(orphaned[:calm_kills], jobs, calls),
-        "recovery_after_sigkill_under_chaos": _recoveries(orphaned[calm_kills:], jobs, calls, with_bar=False),
+        "recovery_after_sigkill_calm": _recoveries(orphaned[:calm_kills], jobs, calls, with_bars=True),
+        "recovery_after_sigkill_under_chaos": _recoveries(orphaned[calm_kills:], jobs, calls, with_bars=False),
         "target_outage": calm.get("outage"),
         "stale_writes_rejected": sum(job.stale_writes for job in jobs),
         "frozen_with_a_lease": {
-            "jobs": len(frozen),
-            "taken_over_meanwhile": sum(job.id in lost["lease_lost"] for job in frozen),
-            "stale_writes_rejected": sum(job.stale_writes for job in frozen),
+            "leases": monkey.faults.frozen,
+            "jobs_taken_over_before_the_thaw": len(taken_over),
+            "stale_writes_rejected_of_these": sum(job.stale_writes for job in taken_over),
         },
         "deliveries_dropped": sum(len(_DROPPED.findall(log.read_text(errors="replace"))) for log in cluster.logs()),
         "leases_lost": sum(lost["lease_lost"].values()),
@@ -104,11 +104,14 @@ def _cancel_times(jobs: list[CloneJob]) -> list[float]:
 
 
 def _recoveries(
-    orphaned: list[Orphaned], jobs: list[CloneJob], calls: list[Call], *, with_bar: bool = True
+    orphaned: list[Orphaned], jobs: list[CloneJob], calls: list[Call], *, with_bars: bool
 ) -> dict[str, Any]:
-    """From a SIGKILL to the first call that another process makes for the job, by the target's own log."""
+    """From a SIGKILL to the first call that another process makes for the job, by the target's own log.
+
+    Clean-up of a lost worker's job waits for the lease and for as long as one call of it may still land (R1).
+    """
     by_id = {job.id: job for job in jobs}
-    times = []
+    times: dict[str, list[float]] = {"of_steps": [], "of_clean_ups": []}
     for orphan in orphaned:
         job = by_id[orphan.job_id]
         places = {(row.kind, row.name) for row in job.ledger}
@@ -117,17 +120,23 @@ def _recoveries(
             if call.phase == "start" and call.time > orphan.time and call.pid not in orphan.pids
             and (call.job_id == job.id or (call.kind, call.name) in places)
         )  # fmt: skip
-        ended = job.end_time.timestamp() if job.end_time else None
-        at = next(again, ended)
-        if at is not None:
-            times.append(at - orphan.time)
-    found: dict[str, Any] = percentiles(times)
-    return found | (_bar(times, PACE["lease_s"] + 5.0, "max_s") if with_bar else {})
+        at = next(again, job.end_time.timestamp() if job.end_time else None)
+        if at is None:
+            continue
+        cleaned = (
+            job.verdict in (Verdict.FAIL, Verdict.CANCEL) and job.verdict_time and job.verdict_time.timestamp() < at
+        )
+        times["of_clean_ups" if cleaned else "of_steps"].append(at - orphan.time)
+    bars = {"of_steps": PACE["lease_s"] + 5.0, "of_clean_ups": PACE["lease_s"] + PACE["provider_call_limit_s"] + 5.0}
+    return {
+        what: percentiles(found) | (_bar(found, bars[what], "max_s") if with_bars else {})
+        for what, found in times.items()
+    }
 
 
 def _bar(samples: list[float], bar_s: float, which: str) -> dict[str, Any]:
     value = percentiles(samples)[which]
-    return {"bar_s": bar_s, "met": value is not None and value <= bar_s}
+    return {"bar_s": bar_s, "met": value is None or value <= bar_s}
 
 
 def keep_evidence(cluster: Cluster, folder: Path, document: dict[str, Any]) -> None:

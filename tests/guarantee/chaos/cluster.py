@@ -142,7 +142,7 @@ class Cluster:
         """All logs, the older parts first."""
         return sorted((self.folder / "logs").iterdir(), reverse=True)
 
-    def _until(self, what: str, holds: Callable[[], object], timeout_s: float = 90.0) -> None:
+    def _until(self, what: str, holds: Callable[[], object], timeout_s: float = 180.0) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
             with contextlib.suppress(OSError, psycopg.OperationalError, sa.exc.OperationalError):

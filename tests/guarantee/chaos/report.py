@@ -136,7 +136,7 @@ def _recoveries(
 
 def _bar(samples: list[float], bar_s: float, which: str) -> dict[str, Any]:
     value = percentiles(samples)[which]
-    return {"bar_s": bar_s, "met": value is None or value <= bar_s}
+    return {"bar_s": bar_s, "met": None if value is None else value <= bar_s}
 
 
 def keep_evidence(cluster: Cluster, folder: Path, document: dict[str, Any]) -> None:

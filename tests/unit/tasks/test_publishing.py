@@ -5,7 +5,7 @@ from celery import Celery
 from kombu import Producer
 from kombu.exceptions import OperationalError
 
-from tasks.chain import CeleryPublisher, kombu_queues, register_tasks
+from tasks.chain import CeleryPublisher, kombu_queues
 from tasks.settle import Reason
 
 
@@ -25,7 +25,6 @@ def test_every_message_says_that_it_was_not_sent(monkeypatch, error):
     monkeypatch.setattr(Producer, "publish", publish)
     with Celery(broker="memory://", set_as_current=False) as app:
         app.conf.update(task_queues=kombu_queues(), task_publish_retry=False)
-        register_tasks(app, lambda: None)
         publisher = CeleryPublisher(app)
         assert not publisher.steps("j", 1, 0, ("preparing_vm_disks",))
         assert not publisher.cleanup("j", 1)

@@ -34,7 +34,7 @@ def test_no_rule_is_broken_while_everything_breaks():
     assert status == 0 and found["left_behind"] == []
     assert found["faults"]["total"] >= 8 and len(found["faults"]) > 5, found["faults"]
     ends = {state: found["jobs"].get(state, 0) for state in ("SUCCEEDED", "CANCELLED", "FAILED")}
-    assert sum(ends.values()) == found["jobs"]["total"] > 10 and ends["SUCCEEDED"] and ends["CANCELLED"], ends
+    assert sum(ends.values()) == found["jobs"]["total"] > 6 and ends["SUCCEEDED"] and ends["CANCELLED"], ends
     folder = next(word for word in said.split() if "clonejob-chaos-" in word)
     assert not Path(folder).exists()
     assert [process.cmdline() for process in psutil.process_iter() if _mentions(process, folder)] == []

@@ -101,7 +101,7 @@ class Cluster:
             self._worker(name, "-Q", "control,cleanup", "-c", "4", "--pool", "threads")
         api = self._environment("api")
         self.supervisor.start(
-            ChildSpec(API, child_command("worker.cli", "api"), self._log(API), api, signal.SIGKILL, 3.0)
+            ChildSpec(API, child_command("worker.cli", "api"), self._log(API), api, signal.SIGKILL, 8.0)
         )
         self._until("the workers answer", lambda: len(ping_workers(self.broker_url, 0.5)) == len(STEPS + CONTROL))
         offer_target(self.settings, "simulated")

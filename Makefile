@@ -71,6 +71,10 @@ bench-lists: $(VENV)/.dev ## measure the first page of 1,000,000 jobs against th
 bench-guarantee: $(VENV)/.dev ## count what is left behind, beside a plain Celery chain; prints JSON, writes docs/side_by_side.md
 	@$(BIN)/python benchmarks/guarantee.py --page docs/side_by_side.md
 
+.PHONY: chaos
+chaos: $(VENV)/.dev ## break the service's processes at random, judge by the target's log (MINUTES=10 SEED=n DATABASE=sqlite)
+	@$(BIN)/python tests/guarantee/chaos/__main__.py --minutes $(or $(MINUTES),10) --database $(or $(DATABASE),postgresql) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: docs-generated
 docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md, docs/lists.md and docs/io_points.md from the code
 	@$(BIN)/python -c 'from models.states import diagram; print(diagram(), end="")' > docs/states.md

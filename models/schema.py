@@ -201,7 +201,7 @@ class CloneJob(Base):
     stale_writes: Mapped[int]  # writes refused because of an old epoch or lease (R8)
 
     cleanup_start_time: Mapped[dt.datetime | None]  # from then on every lease is clean-up's: its holder creates nothing
-    cleanup_attempts: Mapped[int]
+    cleanup_attempts: Mapped[int]  # since anything moved; sets the pause before the next one
     cleanup_detail: Mapped[str | None]  # why clean-up is not finished
 
     steps: Mapped[list[CloneStep]] = relationship(order_by="CloneStep.position", lazy="selectin")

@@ -67,12 +67,12 @@ def write_json(path: Path, value: Mapping[str, Any], *, durable: bool) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, json.dumps(value, separators=(",", ":")).encode())
+    with os.fdopen(fd, "wb", buffering=0) as file:
+        left = memoryview(json.dumps(value, separators=(",", ":")).encode())
+        while left:  # a disk that is nearly full takes a part, and refuses only what comes after it
+            left = left[file.write(left) :]
         if durable:
             os.fsync(fd)
-    finally:
-        os.close(fd)
     temporary.replace(path)
     if durable:
         fsync_folder(path.parent)

@@ -108,7 +108,8 @@ class CeleryPublisher:
 def _published(point: str, send: Any, **options: Any) -> bool:
     try:
         io_points.call(point, send, **options)
-    except (OperationalError, ConnectionError, TimeoutError) as error:
+    except (OperationalError, ConnectionError, TimeoutError, AttributeError) as error:
+        # AttributeError is kombu's, when another thread closes the broken connection that they share.
         logger.warning("%s was not sent (%s); the reconciler will find the row", point, error)
         return False
     return True

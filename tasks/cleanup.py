@@ -26,7 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 class StillThereError(Exception):
-    """A resource is on its way out, but not gone yet."""
+    """A resource is on its way out, but not gone yet. ``began``: the target began to delete it just now."""
+
+    def __init__(self, message: str, *, began: bool = False) -> None:
+        super().__init__(message)
+        self.began = began
 
 
 class OrphanEnd(enum.Enum):
@@ -49,35 +53,44 @@ def run_cleanup(runtime: Runtime, job_id: str, epoch: int) -> bool:
     lease = Lease(job.id, job.epoch, owner)
     try:
         with HeldLease(runtime, lease) as held:
-            reason = _remove_all(runtime, job, held)
+            reason, moved = _remove_all(runtime, job, held)
         if reason is None:
             runtime.store.finish_cleanup(lease)
         else:
-            runtime.store.pause_cleanup(lease, runtime.pacing.cleanup_in_s(job.cleanup_attempts + 1), reason)
+            # The long pauses of a target that was dead are not for one that works again.
+            attempts = 1 if moved else job.cleanup_attempts + 1
+            runtime.store.pause_cleanup(lease, runtime.pacing.cleanup_in_s(attempts), reason, attempts=attempts)
     except StaleWrite as stale:
         logger.warning("clean-up of job %s lost its lease: %s", job_id, stale)
     return True
 
 
-def _remove_all(runtime: Runtime, job: CloneJob, held: HeldLease) -> str | None:
-    """Remove what is left, instance first; why it is not finished, or None. One stuck resource does not keep the rest."""
+def _remove_all(runtime: Runtime, job: CloneJob, held: HeldLease) -> tuple[str | None, bool]:
+    """Remove what is left, instance first; why it is not finished, or None, and whether anything has moved.
+
+    One stuck resource does not keep the rest.
+    """
     try:
         calls = TargetCalls(runtime, job.target)
         held.check()
         calls.bury(job.id)
     except TargetError as error:
-        return str(error)
+        return str(error), False
     reasons = []
+    moved = False
     for row in reversed(job.ledger):
         if row.state is LedgerState.ABSENT:
             continue
         try:
             remove(runtime, job, row, calls, held)
-        except (TargetError, StillThereError) as error:
+            moved = True
+        except TargetError as error:
             reasons.append(f"{row.kind} {row.name}: {error}")
-            if isinstance(error, StillThereError):
-                break  # what stands before it in the ledger may be in use by it
-    return "; ".join(reasons) or None
+        except StillThereError as error:
+            reasons.append(f"{row.kind} {row.name}: {error}")
+            moved = moved or error.began
+            break  # what stands before it in the ledger may be in use by it
+    return "; ".join(reasons) or None, moved
 
 
 def remove_scaffolds(runtime: Runtime, job: CloneJob, calls: TargetCalls, held: HeldLease) -> None:
@@ -111,7 +124,8 @@ def remove(runtime: Runtime, job: CloneJob, row: LedgerRow, calls: TargetCalls, 
             calls.delete(ref_of(row), job_id=job.id, uid=seen.uid)
             asked_for = seen.uid
         elif runtime.monotonic() >= give_up_at:
-            raise StillThereError(f"still {seen.status}" + (f" ({seen.detail})" if seen.detail else ""))
+            began = asked_for == seen.uid and seen.status is Status.DELETING
+            raise StillThereError(f"still {seen.status}" + (f" ({seen.detail})" if seen.detail else ""), began=began)
         else:
             held.wait(min(0.05, runtime.pacing.poll_s))
 

@@ -105,9 +105,12 @@ class LedgerWrites(StoreBase):
             operations.end_for_job(session, job, now)
 
     @io_point("store.pause_cleanup")
-    def pause_cleanup(self, lease: Lease, pause_s: float, reason: str) -> None:
-        """Give the lease back, say why clean-up is not finished, and have it looked at again in ``pause_s``."""
+    def pause_cleanup(self, lease: Lease, pause_s: float, reason: str, *, attempts: int) -> None:
+        """Give the lease back, say why clean-up is not finished, and have it looked at again in ``pause_s``.
+
+        ``attempts``: how many there have been, this one included, since anything moved.
+        """
         with self._held(lease, lease_owner=None, lease_expires_at=None, wake_at=self._after(pause_s),
                         cleanup_detail=reason) as (session, job):  # fmt: skip
-            job.cleanup_attempts += 1
+            job.cleanup_attempts = attempts
             self._event(session, job, "cleanup_waits", f"{reason}; next look in {pause_s:.0f} s")

@@ -11,6 +11,10 @@ from models.io_points import io_point
 from models.schema import CloneJob, ReconcilerLease
 from models.store.base import StoreBase, changed
 
+# Times ``dispatch_grace_s`` is the longest pause between two messages for one job: short enough that a job whose messages
+# were lost again and again goes on soon, long enough that a long queue does not fill up with copies.
+_LONGEST_GRACE = 16
+
 
 class ReconcilerWrites(StoreBase):
     """Alarms that went off, leases that ran out, messages that were lost."""
@@ -46,12 +50,12 @@ class ReconcilerWrites(StoreBase):
 
     @io_point("store.dispatch_again")
     def dispatch_again(self, job: CloneJob) -> bool:
-        """Note that another message for a job is about to be sent; the pause before the next one doubles.
+        """Note that another message for a job is about to be sent; the pause before the next one doubles, up to a bound.
 
         The epoch stays: were it raised, a message that merely stands in a long queue would die on arrival and its
         successor stand at the queue's end, for ever.
         """
-        pause_s = self.timing.dispatch_grace_s * 2 ** min(job.dispatches + 1, 8)
+        pause_s = self.timing.dispatch_grace_s * min(2 ** (job.dispatches + 1), _LONGEST_GRACE)
         with self._sessions.begin() as session:
             return self._guarded(session, CloneJob.id == job.id, CloneJob.epoch == job.epoch,
                                  CloneJob.wake_at == job.wake_at,

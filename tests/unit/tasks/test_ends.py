@@ -111,6 +111,42 @@ def test_clean_up_goes_on_for_ever_with_growing_pauses_and_says_why(light):
     assert light.run_to_end(job.id).state is JobState.CANCELLED and not light.kinds()
 
 
+def test_once_the_target_answers_again_clean_up_does_not_wait_as_it_did_for_a_dead_one(tmp_path):
+    slow = {ResourceKind.DISK: 0.7, ResourceKind.INSTANCE: 0.7, ResourceKind.ADAPTED_IMAGE: 0.7}
+    world = World(tmp_path, delete_durations=slow)
+    world.set_up()
+    job = world.create()
+    for _ in range(3):
+        world.deliver()
+    world.target.add_fault(op="find", fault="fail", times=None)
+    world.services.clone_jobs.cancel(job.name)
+    for _ in range(12):
+        world.run()
+        waiting = world.job(job.id)
+        world.clock.now = waiting.wake_at
+        world.reconcile()
+    assert waiting.cleanup_attempts == 12
+    world.target.clear_faults()
+    back_at = world.clock.now
+    assert world.run_to_end(job.id).state is JobState.CANCELLED and not world.target.everything()
+    assert (world.clock.now - back_at).total_seconds() < 30, "it waited minutes for deletes that take a second"
+    world.close()
+
+
+def test_a_delete_that_is_taken_and_does_nothing_is_asked_for_with_growing_pauses(light, monkeypatch):
+    job = light.create()
+    light.deliver(), light.deliver()
+    monkeypatch.setattr(light.target, "delete", lambda *_, **__: None)
+    light.services.clone_jobs.cancel(job.name)
+    for _ in range(8):
+        light.run()
+        waiting = light.job(job.id)
+        pause_s = (waiting.wake_at - light.clock()).total_seconds()
+        light.clock.now = waiting.wake_at
+        light.reconcile()
+    assert waiting.cleanup_attempts == 8 and pause_s > 60
+
+
 def test_clean_up_on_a_target_that_is_not_configured_waits_and_says_so(light):
     job = light.create()
     light.deliver()

@@ -104,7 +104,7 @@ def test_cleaning_and_waiting_clean_up(light):
     lease = Lease(job.id, 3, "host:9/def")
     light.runtime.store.claim_cleanup(job.id, 2, "host:9/def")
     assert waits(light, job)[0] == "CLEANING_UP"
-    light.runtime.store.pause_cleanup(lease, 60, "disk d: the provider says no")
+    light.runtime.store.pause_cleanup(lease, 60, "disk d: the provider says no", attempts=1)
     reason, found = waits(light, job)
     assert (reason, found.waits.attempts) == ("CLEANUP_WAITS", 1)
     assert "disk d: the provider says no" in found.summary

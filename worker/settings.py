@@ -82,7 +82,7 @@ class Settings(AccessSettings):
     )
     reconcile_interval_s: float = Field(default=2.0, gt=0, description="Seconds between two looks of the reconciler.")
     dispatch_grace_s: float = Field(
-        default=20.0, gt=0, description="Seconds for a dispatched message to start its step."
+        default=15.0, gt=0, description="Seconds for a dispatched message to start its step."
     )
     step_attempts: int = Field(default=5, ge=1, description="Starts of one step before the job fails.")
     retry_pause_s: float = Field(

@@ -68,7 +68,7 @@ class Timing:
 
     lease_s: float = 15.0
     provider_call_limit_s: float = 30.0
-    dispatch_grace_s: float = 20.0
+    dispatch_grace_s: float = 15.0
 
 
 class Settled(enum.Enum):

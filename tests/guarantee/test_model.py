@@ -18,6 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from models.db import make_engine
 
 _SHRINK = os.environ.get("CLONEJOB_MODEL_SHRINK") != "0"
+_SHORT = {"sqlite": 14, "postgresql": 8}
 _EXAMPLES = int(os.environ.get("CLONEJOB_MODEL_EXAMPLES", "0"))
 
 
@@ -66,11 +67,12 @@ def places(request):
 
 @pytest.mark.timeout(0 if _EXAMPLES else 600)
 def test_the_guarantee_holds_whatever_happens(places, request):
-    tally = machine_report.tally(request.node.callspec.params["places"])
+    database = request.node.callspec.params["places"]
+    tally = machine_report.tally(database)
     machine = type("Model", (Model,), {"make_stage": staticmethod(places.stage), "tally": tally})
     chosen = settings(
         deadline=None,
-        max_examples=_EXAMPLES or 15,
+        max_examples=_EXAMPLES or _SHORT[database],
         stateful_step_count=50,
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,

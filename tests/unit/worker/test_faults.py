@@ -150,4 +150,4 @@ def test_what_is_done_outside_of_a_point_is_written_down(app, light, plan):
         connection.execute(sa.text("SELECT 1"))
     before_task_publish.send(sender="clone.finish")
     what = [json.loads(line)[1] for line in outside.read_text().splitlines()]
-    assert what == ["BEGIN IMMEDIATE", "SELECT 1", "message clone.finish"]
+    assert what == ["a connection is taken", "BEGIN IMMEDIATE", "SELECT 1", "message clone.finish"]

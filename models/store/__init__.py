@@ -36,6 +36,8 @@ from models.store.verdict import VerdictWrites
 __all__ = ["ActiveJobExists", "CancelRefused", "Clock", "JobExists", "JobStore", "Lease", "NotReady", "Settled",
            "StaleWrite", "Timing", "VmNotCloneable", "utc_now"]  # fmt: skip
 
+_TRIES = 3  # of an insert whose obstacle, a running job, has ended before it could be named
+
 
 class JobStore(StepWrites, VerdictWrites, LedgerWrites, ReconcilerWrites):
     """Guarded writes on clone jobs. Thread-safe; one instance per process."""
@@ -47,24 +49,32 @@ class JobStore(StepWrites, VerdictWrites, LedgerWrites, ReconcilerWrites):
         Raises: JobExists, ActiveJobExists, VmNotCloneable, operations.RequestIdReused. A replay of the same request returns the
         operation that it started the first time and inserts nothing.
         """
-        try:
-            with self._sessions.begin() as session:
-                if earlier := operations.replayed(session, operation):
+        for _ in range(_TRIES):
+            try:
+                return self._insert_job(job, operation, ends_with_job=ends_with_job)
+            except sa.exc.IntegrityError as error:
+                conflict = error
+                if earlier := self._explain_conflict(job, operation, error):
                     return earlier
-                # Nobody finalizes or deletes the VM between the plan and this row.
-                vm = session.get(MigratingVm, job.parent, with_for_update={"read": True})
-                if vm is None or expired_state(vm, self.clock()) not in CLONEABLE:
-                    raise VmNotCloneable(vm and vm.state)
-                job.wake_at = self._after(self.timing.dispatch_grace_s)
-                session.add(job)
-                # With the plan in place, so that whoever sees the job sees all of it.
-                row = operations.insert(session, operation, self.clock(), done=not ends_with_job, job_id=job.id)
-                self._event(session, job, "created", f"pinned {job.cycle}")
-                return row
-        except sa.exc.IntegrityError as error:
-            return self._explain_conflict(job, operation, error)
+        raise conflict
 
-    def _explain_conflict(self, job: CloneJob, operation: NewOperation, error: Exception) -> Operation:
+    def _insert_job(self, job: CloneJob, operation: NewOperation, *, ends_with_job: bool) -> Operation:
+        with self._sessions.begin() as session:
+            if earlier := operations.replayed(session, operation):
+                return earlier
+            # Nobody finalizes or deletes the VM between the plan and this row.
+            vm = session.get(MigratingVm, job.parent, with_for_update={"read": True})
+            if vm is None or expired_state(vm, self.clock()) not in CLONEABLE:
+                raise VmNotCloneable(vm and vm.state)
+            job.wake_at = self._after(self.timing.dispatch_grace_s)
+            session.add(job)
+            # With the plan in place, so that whoever sees the job sees all of it.
+            row = operations.insert(session, operation, self.clock(), done=not ends_with_job, job_id=job.id)
+            self._event(session, job, "created", f"pinned {job.cycle}")
+            return row
+
+    def _explain_conflict(self, job: CloneJob, operation: NewOperation, error: Exception) -> Operation | None:
+        """The operation of the same request, or None when what stood in the way is gone by now."""
         with self._sessions() as session:
             if earlier := operations.replayed(session, operation):
                 return earlier
@@ -75,4 +85,4 @@ class JobStore(StepWrites, VerdictWrites, LedgerWrites, ReconcilerWrites):
             )
             if active:
                 raise ActiveJobExists(active) from error
-        raise error
+        return None

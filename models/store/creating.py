@@ -25,6 +25,7 @@ from models.store.base import ActiveJobExists, JobExists, StoreBase, VmNotClonea
 
 _Rows = dict[str, list[dict[str, Any]]]
 _TABLES = (CloneJob, CloneStep, LedgerRow, Operation, JobEvent)  # in the order of their foreign keys
+_TRIES = 3  # of an insert whose obstacle, a running job, has ended before it could be named
 _LOOKS = 3  # at a VM that can be cloned after all, each time that it is looked why not
 
 
@@ -44,10 +45,14 @@ class CreateWrites(StoreBase):
         rows = _rows(job, row, JobEvent(job_id=job.id, time=self.clock(), epoch=job.epoch, kind="created",
                                         message=f"pinned {job.cycle}"))  # fmt: skip
         insert = self._insert_at_once if self.engine.dialect.name == "postgresql" else self._insert_in_turn
-        try:
-            return insert(job, operation, rows) or row
-        except sa.exc.IntegrityError as error:
-            return self._explain_conflict(job, operation, error)
+        for _ in range(_TRIES):
+            try:
+                return insert(job, operation, rows) or row
+            except sa.exc.IntegrityError as error:
+                conflict = error
+                if earlier := self._explain_conflict(job, operation, error):
+                    return earlier
+        raise conflict
 
     def _insert_in_turn(self, job: CloneJob, operation: NewOperation, rows: _Rows) -> Operation | None:
         """The operation of an earlier request, or None once everything is inserted."""
@@ -80,7 +85,8 @@ class CreateWrites(StoreBase):
             raise VmNotCloneable(state)
         return state
 
-    def _explain_conflict(self, job: CloneJob, operation: NewOperation, error: Exception) -> Operation:
+    def _explain_conflict(self, job: CloneJob, operation: NewOperation, error: Exception) -> Operation | None:
+        """The operation of the same request, or None when what stood in the way is gone by now."""
         with self._sessions() as session:
             if earlier := operations.replayed(session, operation):
                 return earlier
@@ -91,7 +97,7 @@ class CreateWrites(StoreBase):
             )
             if active:
                 raise ActiveJobExists(active) from error
-        raise error
+        return None
 
 
 _KEYS: dict[type[Base], tuple[str, ...]] = {

@@ -214,3 +214,17 @@ def test_a_create_operation_that_ends_with_its_job(tmp_path):
     world.run_to_end(job.id)
     assert services.operations.get(operation.name)[0].error["code"] == "CANCELLED"
     world.close()
+
+
+def test_a_job_that_ends_while_its_successor_is_refused_is_in_nobodys_way(world, monkeypatch):
+    first = world.create("one")
+    explain = type(world.runtime.store)._explain_conflict
+
+    def late(store, *args):
+        world.services.clone_jobs.cancel(first.name)
+        return explain(store, *args)
+
+    monkeypatch.setattr(type(world.runtime.store), "_explain_conflict", late)
+    second = world.create("two")
+    assert world.job(first.id).state is JobState.CANCELLED
+    assert world.job(second.id).name.endswith("/two") and len(world.job(second.id).steps) == len(first.steps)

@@ -28,7 +28,7 @@ from targets.base import (
     Status,
 )
 from targets.errors import ConflictError, RefusedError, TargetError, TransientError
-from targets.local_files import Tombstones, check_job_id, check_name
+from targets.local_files import Tombstones, check_job_id, check_name, storage_errors_translated
 from targets.simulated_faults import Fault, FaultScript
 from targets.simulated_log import Call, CallLog
 from targets.simulated_store import Entry, SimulatedStore
@@ -228,7 +228,8 @@ class SimulatedTarget:
         try:
             fault = self._script.take(op, kind, name, job_id)
             self._before(fault, op)
-            yield fault
+            with storage_errors_translated():
+                yield fault
         except (TargetError, OSError) as error:
             log("end", f"error:{type(error).__name__}")
             raise

@@ -92,7 +92,8 @@ def from_exception(exc: BaseException) -> status_pb2.Status:
     """The status for whatever a handler raised."""
     if isinstance(exc, ServiceError):
         return to_status(exc)
-    if isinstance(exc, sqlalchemy.exc.OperationalError | sqlalchemy.exc.TimeoutError):
+    lost = isinstance(exc, sqlalchemy.exc.DBAPIError) and exc.connection_invalidated
+    if lost or isinstance(exc, sqlalchemy.exc.OperationalError | sqlalchemy.exc.TimeoutError):
         log.error("the database does not answer", exc_info=exc)
         if "disk is full" in str(exc.orig if isinstance(exc, sqlalchemy.exc.OperationalError) else ""):
             return to_status(ResourceExhausted("the disk that holds the database is full; free some space there"))

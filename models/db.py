@@ -39,9 +39,13 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
-# A server that is gone without a word is noticed in half a minute, not when TCP gives up. The URL's own words go first.
-_POSTGRES_TIMES: dict[str, Any] = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5",
-                                   "keepalives_count": "3", "tcp_user_timeout": "30000"}  # fmt: skip
+# A server that is gone without a word is noticed in half a minute, not when TCP gives up. And a process that is frozen in
+# the middle of a transaction holds its locks for 10 s at most, then the server ends its session: our transactions take
+# milliseconds, and whoever waits for a lock gets an answer. The URL's own words go first.
+_POSTGRES_TIMES: dict[str, Any] = {
+    "connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3",
+    "tcp_user_timeout": "30000", "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s",
+}  # fmt: skip
 
 
 def make_engine(url: str, *, pool_size: int = _POOL_SIZE, echo: bool = False) -> Engine:

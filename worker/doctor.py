@@ -182,7 +182,10 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield _jobs(engine)
     except sa.exc.SQLAlchemyError as error:
         reason = _first_line(getattr(error, "orig", None) or error)
-        yield Check("database", "fail", f"{shown} does not answer ({reason})", "check CLONEJOB_DATABASE_URL")
+        remedy = "check CLONEJOB_DATABASE_URL"
+        if "locked" in reason:
+            remedy = "a process holds its lock: look for one that is stopped (state T in `ps`); `clonejob up` ends it by itself"
+        yield Check("database", "fail", f"{shown} does not answer ({reason})", remedy)
         return
     finally:
         engine.dispose()

@@ -84,6 +84,12 @@ class Settings(AccessSettings):
     dispatch_grace_s: float = Field(
         default=15.0, gt=0, description="Seconds for a dispatched message to start its step."
     )
+    freeze_limit_s: float = Field(
+        default=20.0,
+        gt=0,
+        description="Seconds for which a process of `up` may be stopped (SIGSTOP) until it is killed and started again: "
+        "it may hold the database's lock.",
+    )
     step_attempts: int = Field(default=5, ge=1, description="Starts of one step before the job fails.")
     retry_pause_s: float = Field(
         default=1.0, gt=0, description="Seconds before a step's first retry; doubles each time."

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from worker import broker as embedded
+from worker.freezes import FreezeWatch
 from worker.service_file import ServiceFile, lock_data_dir
 from worker.settings import Settings, child_command, child_environment, load_settings
 from worker.supervisor import ChildFailed, ChildSpec, Supervisor
@@ -78,7 +79,9 @@ def run(settings: Settings, *, announce: Callable[[str], None] = print) -> None:
             with contextlib.suppress(_Stopped):
                 _start(settings, service, supervisor, signals)
                 announce(_ready_line(settings))
+                freezes = FreezeWatch(settings.freeze_limit_s)
                 while not signals.count:
+                    freezes.look(supervisor.pids().values())
                     supervisor.tend()
                     time.sleep(_LOOK_S)
         finally:

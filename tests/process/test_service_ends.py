@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
-from live_service import until
+from live_service import running_service, until
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +55,15 @@ def test_up_is_stopped_in_the_middle_of_steps(service, kept):
     for number, job in enumerate([stuck, waits, ends]):
         service.assert_one_clone(job, f"stop-{number}-")
     assert service.vms_named("kept-") == [kept]
+
+
+def test_a_worker_that_stands_still_is_started_again(folder):
+    with running_service(folder / "frozen", FREEZE_LIMIT_S=2, LEASE_S=2, PROVIDER_CALL_LIMIT_S=4) as service:
+        job = service.submit(service.import_vm("frozen", boot_delay_s=900), "clone")
+        service.wait_booting(job)
+        pid = service.child("steps")
+        os.killpg(pid, signal.SIGSTOP)
+        service.rest.cancel_clone_job(name=job)
+        until("another worker", lambda: service.child("steps") not in (0, pid), 60)
+        assert service.wait_ended([job]) == ["CANCELLED"]
+        service.assert_nothing_left(job, "frozen-")

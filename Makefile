@@ -39,7 +39,7 @@ check: $(VENV)/.dev ## formatting, lint, types, layers
 
 .PHONY: audit-race
 audit-race: $(VENV)/.dev ## race the orphan auditor against everything else (N=100000 SEED=0 JOBS=cores); prints JSON
-	@PYTHONPATH=.:tests $(BIN)/python tests/guarantee/audit_race.py $(or $(N),100000) $(or $(SEED),0) $(or $(JOBS),$(shell nproc 2>/dev/null || echo 1))
+	@PYTHONPATH=.:tests $(BIN)/python tests/guarantee/audit_race.py '$(or $(N),100000)' '$(or $(SEED),0)' '$(or $(JOBS),$(shell nproc 2>/dev/null || echo 1))'
 
 .PHONY: model
 model: $(VENV)/.dev ## the model test, long, on both databases (EXAMPLES=300 SEED=n); prints JSON
@@ -52,8 +52,8 @@ mutants: $(VENV)/.dev ## remove each guard of the guarantee in turn and see that
 .PHONY: faults
 faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu SAMPLE=n ONLY=kill SEED=n LANES=n
 	@[ "$(TARGET)" != qemu ] || $(MAKE) --no-print-directory qemu
-	@$(BIN)/python tests/guarantee/matrix.py $(if $(DATABASE),--database $(DATABASE)) $(if $(TARGET),--target $(TARGET)) \
-		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(ONLY),--only '$(ONLY)') $(if $(SEED),--seed $(SEED)) $(if $(LANES),--lanes $(LANES))
+	@$(BIN)/python tests/guarantee/matrix.py $(if $(DATABASE),--database='$(DATABASE)') $(if $(TARGET),--target='$(TARGET)') \
+		$(if $(SAMPLE),--sample='$(SAMPLE)') $(if $(ONLY),--only='$(ONLY)') $(if $(SEED),--seed='$(SEED)') $(if $(LANES),--lanes='$(LANES)')
 
 .PHONY: bench
 bench: $(VENV)/.dev ## measure against a bare Celery chain, side by side; prints JSON
@@ -72,8 +72,8 @@ bench-guarantee: $(VENV)/.dev ## count what is left behind, beside a plain Celer
 	@$(BIN)/python benchmarks/guarantee.py --page docs/side_by_side.md
 
 .PHONY: chaos
-chaos: $(VENV)/.dev ## break the service's processes at random, judge by the target's log (MINUTES=10 SEED=n DATABASE=sqlite)
-	@$(BIN)/python tests/guarantee/chaos/__main__.py --minutes $(or $(MINUTES),10) --database $(or $(DATABASE),postgresql) $(if $(SEED),--seed $(SEED)) $(ARGS)
+chaos: $(VENV)/.dev ## break the service's processes at random, judge by the target's log (MINUTES=10, besides about 3 for calm measurements; SEED=n DATABASE=sqlite)
+	@$(BIN)/python tests/guarantee/chaos/__main__.py --minutes='$(or $(MINUTES),10)' --database='$(or $(DATABASE),postgresql)' $(if $(SEED),--seed='$(SEED)') $(ARGS)
 
 .PHONY: docs-generated
 docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md, docs/lists.md and docs/io_points.md from the code

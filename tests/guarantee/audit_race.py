@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
+from guarantee.arguments import Parser, whole
 from guarantee.schedules import Schedule
 from harness import World
 
@@ -376,7 +377,9 @@ def race_in_processes(interleavings: int, first_seed: int, processes: int) -> Fi
     portions = [(min(_PORTION, interleavings - at), first_seed + at, base) for at in range(0, interleavings, _PORTION)]
     started = time.monotonic()
     whole = Figures()
-    pool = multiprocessing.get_context("spawn").Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    pool = multiprocessing.get_context("spawn").Pool(
+        min(processes, len(portions)), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
     try:
         for each in pool.imap_unordered(_portion, portions):
             whole.interleavings += each.interleavings
@@ -401,7 +404,11 @@ def _portion(portion: tuple[int, int, Path]) -> Figures:
 
 
 if __name__ == "__main__":
-    wanted, seed, jobs = (int(argument) for argument in sys.argv[1:])
-    result = race_in_processes(wanted, seed, jobs)
+    parser = Parser(description="the auditor's race")
+    parser.add_argument("interleavings", metavar="N", type=whole(1), help="schedules to play")
+    parser.add_argument("seed", metavar="SEED", type=whole(0), help="of the first schedule")
+    parser.add_argument("jobs", metavar="JOBS", type=whole(1), help="processes that play")
+    given = parser.parse_args()
+    result = race_in_processes(given.interleavings, given.seed, given.jobs)
     print(json.dumps(result.as_json(), indent=2))
-    sys.exit(1 if result.false_deletes or result.interleavings < wanted else 0)
+    sys.exit(1 if result.false_deletes or result.interleavings < given.interleavings else 0)

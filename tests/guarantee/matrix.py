@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # python -P does not
 
 from guarantee import matrix_cells as cells
+from guarantee.arguments import Parser, whole
 from guarantee.judge import Violation
 from guarantee.matrix_cells import Cell
 from guarantee.matrix_lane import Case, Lane, database
@@ -53,6 +54,20 @@ class Outcome:
     outside: list[str] = field(default_factory=list)
     reach: cells.Reach | None = None
     broken: list[str] = field(default_factory=list)  # lanes that could not go on
+    unstarted: list[str] = field(default_factory=list)  # why, for each lane whose service did not start
+    interrupted: bool = False
+
+    def why_nothing_ran(self) -> str:
+        """In one sentence; "" if cells could be run."""
+        if self.reach is not None:
+            return ""
+        if self.unstarted:
+            return f"{len(self.unstarted)} of the services did not start: {_first_line(self.unstarted[0])}"
+        return f"no cell was run: {_first_line(self.broken[0])}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 class Matrix:
@@ -94,22 +109,29 @@ class Matrix:
 
     def stop(self, *_: Any) -> None:
         """End after the cases that run now, and take everything down."""
+        self.outcome.interrupted = True
         self._stopped.set()
         self._recorded.abort()
 
     def _lane(self, number: int, kind: str) -> None:
         server = os.environ.get("CLONEJOB_TEST_POSTGRES_URL", POSTGRES)
+        started = False
         try:
             with contextlib.ExitStack() as stack:
                 url = stack.enter_context(database(kind, server))
                 lane = Lane(number, self._folder, url, STAGES[self._target], self._seed)
                 stack.callback(lane.close)
                 lane.start()
+                started = True
                 self._work(lane)
         except BaseException as error:
             self._recorded.abort()
             with self._lock:
                 self.outcome.broken.append(f"lane {number}: {type(error).__name__}: {error}")
+                if not started:
+                    self.outcome.unstarted.append(f"{error}")
+                if self.outcome.reach is None:  # no lane will get further
+                    self._stopped.set()
             if not isinstance(error, Exception):
                 raise
 
@@ -118,7 +140,7 @@ class Matrix:
             for scenario in cells.SCENARIOS:
                 self._go_on()
                 self._take_in(lane.run(scenario))
-        self._recorded.wait(300)
+        self._recorded.wait(600)
         with contextlib.suppress(queue.Empty):
             while True:
                 cell = self._todo.get_nowait()
@@ -139,7 +161,7 @@ class Matrix:
 
     def _go_on(self) -> None:
         if self._stopped.is_set():
-            raise InterruptedError("stopped by a signal")
+            raise InterruptedError("stopped by a signal or by another lane's failure")
 
     def _plan(self) -> None:
         self.outcome.reach = cells.reach((case.scenario, case.passed) for case in self.outcome.clean)
@@ -162,9 +184,9 @@ def main() -> int:
     """Run, print, judge."""
     options = _arguments()
     started = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="clonejob-faults-"))
     for name in [name for name in os.environ if name.startswith("CLONEJOB_") and "_TEST_" not in name]:
         del os.environ[name]
+    folder = Path(tempfile.mkdtemp(prefix="clonejob-faults-"))
     matrix = Matrix(
         folder,
         [options.database] * options.lanes,
@@ -175,7 +197,22 @@ def main() -> int:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, matrix.stop)
-    report = Report(matrix.run())
+    outcome = matrix.run()
+    report = Report(outcome)
+    if outcome.interrupted:
+        print("interrupted", file=sys.stderr)
+        if report.wrong:
+            print(f"error: something was wrong before; logs and databases are kept in {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder)
+        return 130
+    if why := outcome.why_nothing_ran():
+        print(f"error: {why}; logs and databases are kept in {folder}", file=sys.stderr)
+        return 1
+    if options.only and not matrix.total:
+        print(f"error: no job passes a point where {options.only!r} is in the text of a cell", file=sys.stderr)
+        shutil.rmtree(folder)
+        return 1
     print(report.table())
     document: dict[str, Any] = {
         "database": options.database, "target": options.target, "seed": options.seed, "lanes": options.lanes,
@@ -190,18 +227,32 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="the fault matrix")
+    parser = Parser(description="the fault matrix")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--target", choices=sorted(STAGES), default="simulated")
     parser.add_argument(
-        "--sample", type=int, help=f"so many cells only; 0: all; default: all, with QEMU {_QEMU_SAMPLE}"
+        "--sample", type=whole(0), help=f"so many cells only; 0: all; default: all, with QEMU {_QEMU_SAMPLE}"
     )
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=whole(0), default=1)
     parser.add_argument(
         "--only", default="", help="only cells with that in their text, such as kill, target.create or fails"
     )
-    parser.add_argument("--lanes", type=int, default=2 * (os.cpu_count() or 1) + 1, help="services that run at once")
-    return parser.parse_args()
+    parser.add_argument(
+        "--lanes", type=whole(1), default=_lanes(), help="services that run at once; default: by processors and load"
+    )
+    given = parser.parse_args()
+    if not cells.can_match(given.only):
+        modes, lives = (", ".join(each.name for each in some) for some in (cells.MODES, cells.SCENARIOS))
+        parser.error(
+            f"--only: no cell has {given.only!r} in its text, such as 'store.claim_step (steps), kill before, job runs'"
+            f" (points: docs/io_points.md; processes: {', '.join(cells.ROLES)}; modes: {modes}; a job: {lives})"
+        )
+    return given
+
+
+def _lanes() -> int:
+    """Two for each processor that has nothing else to do, and one."""
+    return max(1, 2 * (os.cpu_count() or 1) + 1 - int(os.getloadavg()[0]))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from models import io_table
+
 LEASE_S = 1.5
 
 
@@ -61,6 +63,9 @@ class Place(NamedTuple):
     role: str
 
 
+ROLES = ("api", "steps", "steps-main", "control")
+
+
 class Cell(NamedTuple):
     """One fault in one life."""
 
@@ -105,6 +110,17 @@ def reach(runs: Iterable[tuple[Scenario, set[Passage]]]) -> Reach:
     always = {each: frozenset(set.intersection(*by_scenario[each])) for each in SCENARIOS}
     once = {each: frozenset(set.union(*by_scenario[each]) - always[each]) for each in SCENARIOS}
     return Reach(always, once)
+
+
+def can_match(text: str) -> bool:
+    """Whether any cell at all could have that in its text."""
+    return any(
+        text in str(Cell(Place(point, role), mode, scenario))
+        for point in io_table.numbers()
+        for role in ROLES
+        for mode in MODES
+        for scenario in SCENARIOS
+    )
 
 
 def sample(cells: list[Cell], count: int, seed: int) -> list[Cell]:

@@ -37,8 +37,12 @@ class Report:
         """No rule broken, nothing stuck, every cell fired that had to. The bar of recovery is a figure: it hangs on what
         else the machine does while a worker starts again."""
         out = self.outcome
-        bad = (out.violations, self.problems, self.stuck, self.unfired, out.outside, out.broken)
-        return not any(bad) and bool(self.fired)
+        return not (self.wrong or self.unfired or out.broken) and bool(self.fired)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a rule was broken or something is stuck, however far the run came."""
+        return any((self.outcome.violations, self.problems, self.stuck, self.outcome.outside))
 
     def table(self) -> str:
         """Points by modes: how many faults fired there, with a mark for each that broke a rule."""

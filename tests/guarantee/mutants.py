@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from guarantee.arguments import Parser
 from guarantee.mutants_list import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -127,8 +128,15 @@ def sound() -> None:
 
 def main() -> int:
     """All mutants, two at a time; those whose name contains an argument, if there is one."""
-    chosen = [mutant for mutant in MUTANTS if not sys.argv[1:] or any(word in mutant.name for word in sys.argv[1:])]
-    if not sys.argv[1:]:
+    parser = Parser(description="removes each guard in turn")
+    parser.add_argument("words", nargs="*", help="only mutants with one of them in their names")
+    words = parser.parse_args().words
+    for word in words:
+        if not any(word in mutant.name for mutant in MUTANTS):
+            names = "\n  ".join(mutant.name for mutant in MUTANTS)
+            parser.error(f"no mutant has {word!r} in its name; the names are:\n  {names}")
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    if not words:
         print("the tests on a copy without any mutation …", flush=True)
         sound()
     outcomes = []

@@ -78,7 +78,7 @@ def test_a_broken_rule_is_marked_in_the_table():
     assert "1!" in next(line for line in table.splitlines() if "store.claim_step" in line)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 def test_a_sample_on_both_databases(tmp_path, postgres_template):
     matrix = Matrix(
         tmp_path, ("sqlite", "postgresql"), "simulated", seed=1, sample=len(MODES), recordings=2, certain=True

@@ -80,5 +80,7 @@ def test_the_guarantee_holds_whatever_happens(places, request):
         phases=(Phase.generate, Phase.shrink) if _SHRINK else (Phase.generate,),
     )
     run_state_machine_as_test(machine, settings=chosen)
+    if _EXAMPLES:
+        return  # how many there are is the caller's choice, and with them what can fire
     fired = {what.partition(" at ")[0] for what in tally}
     assert tally["jobs SUCCEEDED"] and tally["jobs CANCELLED"] and fired >= {"crash", "freeze", "error"}, tally

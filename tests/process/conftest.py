@@ -15,6 +15,14 @@ pytest.register_assert_rewrite("live_service")
 import live_service  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """On a loaded machine a service alone may take three minutes to start."""
+    here = pathlib.Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(400))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()

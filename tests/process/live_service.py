@@ -70,7 +70,7 @@ class Service(Client):
 
     # The service's life
 
-    def start(self) -> None:
+    def start(self, *, limit_s: float = 180.0) -> None:
         self._starts += 1
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CLONEJOB_")}
         environment |= {f"CLONEJOB_{name}": str(value) for name, value in self._settings.items()}
@@ -84,7 +84,7 @@ class Service(Client):
             )  # fmt: skip
         if self not in running:
             running.append(self)
-        found = until("the service is ready", self._ready_line, 60)
+        found = until("the service is ready", self._ready_line, limit_s)
         self.rest_url, grpc_address = found["rest"], found["grpc"]
         self.http = self._clients.enter_context(httpx.Client(base_url=self.rest_url, timeout=30, trust_env=False))
         channel = grpc.insecure_channel(grpc_address)

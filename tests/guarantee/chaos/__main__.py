@@ -29,6 +29,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # its handlers abort children that
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from guarantee.arguments import Parser, above_zero, seconds, whole
 from models.schema import CloneJob
 from targets.simulated_faults import Fault
 from guarantee.chaos.calm import Calm
@@ -74,15 +75,19 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="of faults (default 10)")
-    parser.add_argument("--seed", type=int, default=None, help="of the monkey and the producers (default: any)")
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=above_zero, default=10.0, help="of faults (default 10)")
+    parser.add_argument("--seed", type=whole(0), default=None, help="of the monkey and the producers (default: any)")
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
-    parser.add_argument("--cancels", type=int, default=100, help="healthy cancels to measure first (default 100)")
-    parser.add_argument("--kills", type=int, default=9, help="single kills to measure first (default 9)")
-    parser.add_argument("--outage", type=float, default=15.0, help="seconds that the target is dead (default 15)")
-    parser.add_argument("--pause", type=float, default=2.0, help="mean seconds between a producer's jobs (default 2)")
-    parser.add_argument("--fault-pause", type=float, default=1.2, help="mean seconds between two faults (default 1.2)")
+    parser.add_argument("--cancels", type=whole(0), default=100, help="healthy cancels to measure first (default 100)")
+    parser.add_argument("--kills", type=whole(0), default=9, help="single kills to measure first (default 9)")
+    parser.add_argument("--outage", type=seconds, default=15.0, help="seconds that the target is dead (default 15)")
+    parser.add_argument(
+        "--pause", type=above_zero, default=2.0, help="mean seconds between a producer's jobs (default 2)"
+    )
+    parser.add_argument(
+        "--fault-pause", type=above_zero, default=1.2, help="mean seconds between two faults (default 1.2)"
+    )
     parser.add_argument("--evidence", default="", help="keep logs, the call log and all rows in this folder")
     given = parser.parse_args()
     if given.seed is None:

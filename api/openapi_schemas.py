@@ -151,6 +151,7 @@ OURS: dict[str, Schema] = {
     ))),
     "clonejob.Progress": _object(
         name=_TEXT, state=_TEXT, verdict=_MAYBE_TEXT, error={"type": ["object", "null"]}, cleanupDetail=_MAYBE_TEXT,
+        staleWrites=_WHOLE | {"description": "Writes refused because of an old epoch or lease."},
         replicationCycle=_TEXT, target=_TEXT, createTime=_TIME, stateTime=_TIME, endTime=_MAYBE_TIME,
         steps=_list(_object(kind=_TEXT, startTime=_MAYBE_TIME, endTime=_MAYBE_TIME, progress={"type": "object"})),
     ),

@@ -56,6 +56,11 @@ class StepKind(enum.StrEnum):
     PREPARING_VM_DISKS = "preparing_vm_disks"
     INSTANTIATING_MIGRATED_VM = "instantiating_migrated_vm"
 
+    @property
+    def words(self) -> str:
+        """What people read."""
+        return self.value.replace("_", " ")
+
 
 class CycleState(enum.StrEnum):
     """State of a ReplicationCycle (google.cloud.vmmigration.v1.ReplicationCycle.State)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -31,7 +32,7 @@ _MEANING = {
 _NEVER = "never deleted here"
 _NEXT = {
     Why.JOB_RUNNING: "nothing until its job has ended; the next audit looks again",
-    Why.JOB_UNKNOWN: f"{_NEVER}: another service may own it; if none does, delete it by hand",
+    Why.JOB_UNKNOWN: f"{_NEVER}: another service may own it; if none does: clonejob instance delete {{job}} --orphan",
     Why.JOB_SUCCEEDED: f"{_NEVER}: nothing of a succeeded job is; delete it by hand if nobody needs it",
     Why.NO_LEDGER_ROW: f"{_NEVER}: remove the label clonejob-id from it, or delete it by hand",
     Why.NEVER_MADE: f"{_NEVER}: remove the label clonejob-id from it, or delete it by hand",
@@ -160,7 +161,7 @@ def orphan_of(
         job.name if job else None, str(job.state) if job else None, why, meaning(why),
         sighting.first_seen if sighting else None, sighting.last_seen if sighting else None,
         sighting.good_inventories if sighting else 0, why is Why.CLEANED_UP, proven,
-        end or _next(why, sighting, proof, proven=proven),
+        end or _next(seen.job_id or "", why, sighting, proof, proven=proven),
     )  # fmt: skip
 
 
@@ -174,9 +175,9 @@ def sighted(sighting: OrphanSighting, job: CloneJob | None) -> Orphan:
     )  # fmt: skip
 
 
-def _next(why: Why, sighting: OrphanSighting | None, proof: Proof, *, proven: bool) -> str:
+def _next(job_id: str, why: Why, sighting: OrphanSighting | None, proof: Proof, *, proven: bool) -> str:
     if why is not Why.CLEANED_UP:
-        return _NEXT[why]
+        return _NEXT[why].replace("{job}", shlex.quote(job_id))  # a label may hold anything, and this is to be pasted
     if proven:
         return "proven; an audit that is told to delete deletes it"
     if sighting is None:

@@ -85,7 +85,7 @@ def recover(runtime: Runtime, job: CloneJob) -> None:
     taken = runtime.store.take_over(job)
     if taken is None:
         return
-    step = str(taken.steps[taken.current_step].kind) if taken.current_step < len(taken.steps) else "finish"
+    step = taken.steps[taken.current_step].kind.words if taken.current_step < len(taken.steps) else "finish"
     if taken.attempts >= runtime.pacing.step_attempts:
         message = f"step {step} did not come back {taken.attempts} times: its worker died or hung each time"
         fail(runtime, taken.id, taken.epoch, error_of(message))

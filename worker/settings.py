@@ -45,7 +45,8 @@ class TargetSettings(BaseModel):
     boot_timeout_s: float | None = Field(
         default=None,
         gt=0,
-        description="Seconds until a clone that has not booted counts as failed; default: the setting.",
+        description="Seconds that a job watches its clone boot: then it succeeds with boot verdict UNKNOWN; "
+        "default: the setting.",
     )
 
 
@@ -99,7 +100,10 @@ class Settings(AccessSettings):
     )
     step_timeout_s: float = Field(default=3600.0, gt=0, description="Seconds that one step may take in all.")
     boot_timeout_s: float = Field(
-        default=60.0, gt=0, description="Seconds until a clone that has not booted is a failure."
+        default=60.0,
+        gt=0,
+        description="Seconds that a job watches its clone boot: one in which nothing was seen by then succeeds all the "
+        "same, with boot verdict UNKNOWN.",
     )
     inline_wait_s: float = Field(
         default=1.0, ge=0, description="Seconds that a step waits for a target before it comes back."

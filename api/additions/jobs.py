@@ -49,6 +49,7 @@ def progress_json(job: schema.CloneJob) -> Json:
         "verdict": str(job.verdict) if job.verdict else None,
         "error": job.error,
         "cleanupDetail": job.cleanup_detail,
+        "staleWrites": job.stale_writes,
         "replicationCycle": job.cycle,
         "target": job.target,
         "createTime": rfc3339(job.create_time),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.schema import CloneJob, CloneStep, JobEvent, LedgerRow
-from models.states import TERMINAL, JobState, LedgerState, Verdict
+from models.states import TERMINAL, JobState, LedgerState, StepKind, Verdict
 from tasks.runtime import Runtime
 from tasks.services.common import must_get
 
@@ -184,7 +184,8 @@ def _summary(job: CloneJob, waits: Waits | None, failure: Failure | None) -> str
     if all(row.intended_time is None for row in job.ledger):
         gone = "it had made nothing"
     if failure is not None:
-        return f"It failed in step {failure.step or 'finish'}: {failure.message}; {gone}."
+        step = StepKind(failure.step).words if failure.step else "finish"
+        return f"It failed in step {step}: {failure.message}; {gone}."
     return f"It was cancelled; {gone}."
 
 
@@ -228,7 +229,7 @@ def _current(job: CloneJob) -> CloneStep | None:
 
 
 def _label(step: CloneStep | None) -> str:
-    return f"step {step.kind}" if step else "the last look before success"
+    return f"step {step.kind.words}" if step else "the last look before success"
 
 
 def _detail(step: CloneStep | None) -> str:

@@ -156,7 +156,7 @@ def _steps(vm: MigratingVm, job: CloneJob, cycle: ReplicationCycle) -> tuple[Pla
         return steps
     skip = vm.body.get("policy", {}).get("skipOsAdaptation", False)
     why = "the VM's policy skips OS adaptation" if skip else "the snapshots are adapted for its licence and modifiers"
-    first = PlannedStep(steps[0].kind, f"{steps[0].reason}; no {StepKind.ADAPTING_OS} before: {why}")
+    first = PlannedStep(steps[0].kind, f"{steps[0].reason}; no {StepKind.ADAPTING_OS.words} before: {why}")
     return (first, *steps[1:])
 
 

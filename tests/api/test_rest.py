@@ -184,6 +184,9 @@ def test_a_jobs_events_ledger_and_progress(http, server, vm):
     server.fake.clone_jobs.get(f"{vm}/cloneJobs/job").state = JobState.CANCELLING
     progress = http.get(f"{base}/progress").json()
     assert (progress["state"], progress["verdict"], progress["cleanupDetail"]) == ("CANCELLING", None, "waits")
+    assert progress["staleWrites"] == 0
+    server.fake.clone_jobs.get(f"{vm}/cloneJobs/job").stale_writes = 3
+    assert http.get(f"{base}/progress").json()["staleWrites"] == 3
     assert [(step["kind"], step["startTime"] is None) for step in progress["steps"]] == [
         ("adapting_os", False), ("preparing_vm_disks", False), ("instantiating_migrated_vm", True)]  # fmt: skip
     assert http.get(f"/clonejob/v1/{vm}/cloneJobs/none/events").status_code == 404

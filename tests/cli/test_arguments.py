@@ -70,6 +70,12 @@ def test_help_loads_nothing_heavy():
         (["watch"], "Missing argument 'JOB...'"),
         (["vm", "import", "web-1"], "Missing option '--disk'"),
         (["vm", "import", "web-1", "--disk", "none.img"], "none.img: there is no such file"),
+        (
+            ["vm", "import", "web-1", "--disk", "/nope/n.img"],
+            "error: /nope/n.img: there is no such file; check the path",
+        ),
+        (["vm", "import", "web-1", "--disk", "/dev"], "error: /dev: is not a regular file; name a disk image file"),
+        (["vm", "import", "web-1", "--format", "raw", "--disk", "/dev"], "error: /dev: is not a regular file"),
         (["up", "--rest-port", "70000"], "Invalid value for '--rest-port'"),
         (["up", "--project", "A/B"], "CLONEJOB_PROJECT"),
         (["list", "--server", "localhost:8080"], "CLONEJOB_SERVER: must start with http://"),

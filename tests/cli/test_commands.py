@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from models.states import StepKind
+from worker.cli.output import step_name, step_text
+
 VM = "projects/clonejob/locations/global/sources/default/migratingVms/web-1"
 JOB = f"{VM}/cloneJobs/c1"
 OPERATION = "projects/clonejob/locations/global/operations/o1"
@@ -104,7 +107,7 @@ def test_show_prints_steps_ledger_and_events(clonejob, stub):
     stub.on("GET", f"/clonejob/v1/{JOB}/events", {"events": [{"kind": "created", "message": "pinned"}]})
     result = clonejob("show", "web-1/c1", "--server", stub.url)
     assert result.code == 0
-    for part in (JOB, "SUCCEEDED", f"{CYCLE} (pinned)", "preparing disks", "2.5 s", "web-1-disk0", "KEPT", "pinned"):
+    for part in (JOB, "SUCCEEDED", f"{CYCLE} (pinned)", "preparing vm disks", "2.5 s", "web-1-disk0", "KEPT", "pinned"):
         assert part in result.out
     assert set(json.loads(clonejob("show", "web-1/c1", "--json", "--server", stub.url).out)) == {
         "cloneJob",
@@ -112,6 +115,27 @@ def test_show_prints_steps_ledger_and_events(clonejob, stub):
         "ledger",
         "events",
     }
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, False), (3, True)])
+def test_show_tells_of_stale_writes_when_there_were_some(clonejob, stub, count, said):
+    stub.on("GET", f"/v1/{JOB}", job("ACTIVE"))
+    stub.on("GET", f"/clonejob/v1/{JOB}/progress", {"staleWrites": count})
+    for part in ("ledger", "events"):
+        stub.on("GET", f"/clonejob/v1/{JOB}/{part}", {part: []})
+    shown = clonejob("show", "web-1/c1", "--server", stub.url).out
+    assert ("refused   3 stale write(s) of workers that had lost the job" in shown) == said
+    assert json.loads(clonejob("show", "web-1/c1", "--json", "--server", stub.url).out)["progress"] == {
+        "staleWrites": count
+    }
+
+
+def test_every_page_calls_a_step_the_same(clonejob, stub):
+    for kind in StepKind:
+        assert step_text(kind) == kind.value.replace("_", " ")
+        field = "".join(part.title() for part in kind.value.split("_"))
+        assert step_name({field[0].lower() + field[1:]: {}}) == step_text(kind)
+    assert step_name({"coolingDown": {}}) == "unknown step"
 
 
 def test_list_reads_every_page(clonejob, stub):

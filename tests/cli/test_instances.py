@@ -16,7 +16,7 @@ from targets.base import BootVerdict, ResourceKind, ResourceRef
 from targets.guest import build_disk
 from tasks import steps
 from tasks.services import Request, Services
-from worker.cli import instances, output
+from worker.cli import clones, instances, output
 from worker.composition import build_runtime, upgrade_database
 from worker.settings import load_settings
 
@@ -136,6 +136,62 @@ def test_delete_takes_the_instance_and_its_disks_and_nothing_else(clonejob, lab)
     again = clonejob("instance", "delete", name, "--yes")
     assert (again.code, "has no instance" in one_line(again)) == (4, True)
     assert lab.runtime.store.get_job(first.id).state == "SUCCEEDED"
+
+
+def test_what_only_carries_the_label_is_left_alone_and_named(clonejob, lab, asked):
+    job, target = lab.clone("web-1"), lab.targets["simulated"]
+    labels = target.find(ResourceRef(ResourceKind.INSTANCE, instance_of(job))).labels
+    decoys = [target.foreign(ResourceKind.DISK, "decoy-disk", labels),
+              target.foreign(ResourceKind.INSTANCE, "a-decoy", labels)]  # fmt: skip
+    listed = [row.split()[0] for row in clonejob("instance", "list").out.splitlines()[1:]]
+    assert listed == ["a-decoy", instance_of(job)]
+    never = f"carries the label but job {job.id} never made it"
+    result = clonejob("instance", "delete", "a-decoy", "--yes")
+    assert (result.code, one_line(result)) == (5, f"error: instance a-decoy {never}; nothing was deleted\n")
+    assert len(lab.names()) == 4
+    asked("n")
+    assert f"left alone: disk decoy-disk {never}\n" in clonejob("instance", "delete", instance_of(job)).err
+    result = clonejob("instance", "delete", instance_of(job), "--yes")
+    name = instance_of(job)
+    assert result.out.splitlines() == [
+        f"deleted instance {name}, disk {name}-disk0 from target simulated",
+        f"left alone: instance a-decoy {never}",
+        f"left alone: disk decoy-disk {never}",
+    ]
+    assert [target.find(decoy.ref) for decoy in decoys] == decoys
+    result = clonejob("instance", "delete", job.id, "--yes")
+    assert (result.code, "nothing was deleted; left alone: instance a-decoy" in one_line(result)) == (5, True)
+
+
+def test_another_disk_under_the_name_of_the_jobs_is_left_alone(clonejob, lab):
+    job, target = lab.clone("web-1"), lab.targets["simulated"]
+    row = next(row for row in job.ledger if row.kind == "disk" and row.role == "product")
+    ref = ResourceRef(ResourceKind.DISK, row.name)
+    again = target.foreign(ResourceKind.DISK, row.name, target.find(ref).labels)
+    result = clonejob("instance", "delete", instance_of(job), "--yes", "--json")
+    (left,) = json.loads(result.out)["leftAlone"]
+    assert (left["name"], left["uid"]) == (row.name, again.uid)
+    assert left["why"].endswith(f"never made it: what it made had the uid {row.uid}")
+    assert target.find(ref) == again and lab.names() == [row.name]
+
+
+def test_all_that_carries_the_label_of_an_unknown_job_goes_by_its_id(clonejob, lab, monkeypatch, tmp_path):
+    job, target = lab.clone("web-1"), lab.targets["simulated"]
+    target.foreign(ResourceKind.DISK, "decoy", target.find(ResourceRef(ResourceKind.INSTANCE, instance_of(job))).labels)
+    monkeypatch.setenv("CLONEJOB_DATABASE_URL", f"sqlite:///{tmp_path}/other.sqlite3")
+    result = clonejob("instance", "delete", job.id, "--orphan", "--yes")
+    assert (result.code, lab.names()) == (0, []), result.err
+
+
+def test_what_the_ledger_has_no_uid_of_is_not_known_to_be_the_jobs(clonejob, lab):
+    job = lab.clone("web-1")
+    (clone,) = clones.find_clones(lab.settings, "simulated")
+    assert clones.sort_out(job, clone) == (clone.parts, ())
+    for row in job.ledger:
+        row.uid = None
+    ours, others = clones.sort_out(job, clone)
+    assert not ours and [part for part, _ in others] == list(clone.parts)
+    assert all("never saw that it had made it; `clonejob audit` tells more" in why for _, why in others)
 
 
 def test_a_running_job_is_refused_until_it_has_ended(clonejob, lab):

@@ -6,15 +6,13 @@ directly, as the settings name them, so that no running service is needed.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.cli.clones import Clone, find_clones, job_of, sort_out, target_errors, the_clone
 from worker.cli.context import Cli, common_options, short_name
 from worker.cli.errors import CliError, ExitCode
 from worker.cli.output import plain, print_json, table
@@ -22,26 +20,13 @@ from worker.cli.output import plain, print_json, table
 if TYPE_CHECKING:
     from models.schema import CloneJob
     from targets.base import BootReport, Observed, Target
+    from worker.cli.clones import LeftAlone
     from worker.settings import Settings
 
 Json = dict[str, Any]
 DELETE_TIMEOUT_S = 60.0
 _LOOK_S = 0.05
 _target_option = click.option("--target", "target_name", metavar="T", help="Only this target.  [default: all]")
-
-
-@dataclass(frozen=True, slots=True)
-class Clone:
-    """What one job left on one target: ``parts`` in the order in which they may be deleted, the instance first.
-
-    ``instance`` is None when only disks are there; then the job's id stands for the name.
-    """
-
-    target: Target
-    job_id: str
-    name: str
-    instance: Observed | None
-    parts: tuple[Observed, ...]
 
 
 @click.group()
@@ -58,7 +43,7 @@ def list_instances(cli: Cli, target_name: str | None) -> None:
 
     Where an instance is gone and its disks are left, the job's id stands for the name.
     """
-    found = [(clone, _boot_report(clone)) for clone in _clones(cli.settings, target_name)]
+    found = [(clone, _boot_report(clone)) for clone in find_clones(cli.settings, target_name)]
     if cli.json:
         print_json([_as_json(clone, report) for clone, report in found])
         return
@@ -73,7 +58,7 @@ def list_instances(cli: Cli, target_name: str | None) -> None:
 @click.pass_obj
 def console(cli: Cli, name: str, target_name: str | None) -> None:
     """Print the last few KiB of the serial console of instance NAME."""
-    clone = _only(_clones(cli.settings, target_name), name, cli.settings)
+    clone = the_clone(find_clones(cli.settings, target_name), name, cli.settings)
     report = _boot_report(clone)
     if report is None:
         raise CliError(f"{name} has no instance, only disks; there is no console", ExitCode.CONFLICT)
@@ -93,89 +78,36 @@ def console(cli: Cli, name: str, target_name: str | None) -> None:
 def delete(cli: Cli, name: str, target_name: str | None, *, yes: bool, orphan: bool) -> None:
     """Delete instance NAME and its disks, for good.
 
-    What a running clone job makes is refused: cancel the job. NAME may be a job id, for disks left without an instance.
+    Only what the ledger of its clone job names is deleted; what carries the job's label besides is left alone and named.
+    What a running clone job makes is refused: cancel the job. NAME may be the job's id, for disks left without an
+    instance. With --orphan, all that carries the label of an unknown job is deleted.
     """
-    clone = _only(_clones(cli.settings, target_name), name, cli.settings)
-    _refuse_unless_over(cli.settings, clone, orphan=orphan)
+    clone = the_clone(find_clones(cli.settings, target_name), name, cli.settings)
+    job = _refuse_unless_over(cli.settings, clone, orphan=orphan)
+    ours, others = sort_out(job, clone) if job else (clone.parts, ())
+    _refuse_if_not_ours(clone, name, ours, others)
     if not yes:
-        _confirm(clone)
+        _confirm(clone.target, ours, others)
     deadline = time.monotonic() + DELETE_TIMEOUT_S
-    for part in clone.parts:
+    for part in ours:
         _delete_until_gone(clone.target, part, clone.job_id, deadline)
     if cli.json:
-        print_json({"deleted": [_part_json(part) for part in clone.parts], "target": clone.target.name})
+        left = [_part_json(part) | {"uid": part.uid, "why": why} for part, why in others]
+        deleted = [_part_json(part) for part in ours]
+        print_json({"deleted": deleted, "leftAlone": left, "target": clone.target.name})
     else:
-        click.echo(f"deleted {', '.join(str(part.ref) for part in clone.parts)} from target {clone.target.name}")
+        click.echo(f"deleted {_refs(ours)} from target {clone.target.name}")
+        for part, why in others:
+            click.echo(f"left alone: {part.ref} {why}")
 
 
-def _clones(settings: Settings, target_name: str | None) -> list[Clone]:
-    """What is there, by target and name. Raises: CliError."""
-    from targets.base import ResourceKind
-
-    order = (ResourceKind.INSTANCE, ResourceKind.DISK, ResourceKind.ADAPTED_IMAGE)
-    found = []
-    for target in _targets(settings, target_name).values():
-        with _target_errors(target.name):
-            seen = target.inventory()
-        by_job: dict[str, list[Observed]] = {}
-        for each in sorted(seen, key=lambda each: order.index(each.ref.kind)):
-            by_job.setdefault(each.job_id or "", []).append(each)
-        for job_id, (first, *rest) in by_job.items():
-            instance = first if first.ref.kind is ResourceKind.INSTANCE else None
-            found.append(Clone(target, job_id, first.ref.name if instance else job_id, instance, (first, *rest)))
-    return sorted(found, key=lambda clone: (clone.target.name, clone.name))
-
-
-def _targets(settings: Settings, target_name: str | None) -> Mapping[str, Target]:
-    from targets.snapshot_store import FileSnapshotStore
-    from worker.composition import build_targets
-
-    if target_name is not None and target_name not in settings.targets:
-        raise CliError(
-            f"target {target_name[:80]!r} is not configured; there are: {', '.join(settings.targets)}", ExitCode.USAGE
-        )
-    if not settings.data_dir.is_dir():  # a look must not make the folder
-        raise CliError(
-            f"there is no data folder {settings.data_dir}; name the service's with --data-dir", ExitCode.NOT_FOUND
-        )
-    if target_name is not None:
-        settings = settings.model_copy(update={"targets": {target_name: settings.targets[target_name]}})
-    try:
-        return build_targets(settings, FileSnapshotStore(settings.data_dir / "snapshots"))
-    except OSError as error:
-        raise CliError(f"data folder {settings.data_dir} cannot be used ({error.strerror}); check its owner") from None
-
-
-@contextlib.contextmanager
-def _target_errors(name: str) -> Iterator[None]:
-    from targets.errors import TargetError
-
-    try:
-        yield
-    except (TargetError, OSError) as error:
-        raise CliError(f"target {name}: {str(error).rstrip('.')}") from None
-
-
-def _only(clones: list[Clone], name: str, settings: Settings) -> Clone:
-    """The clone of that name. Raises: CliError when there is none, or more than one."""
-    found = [clone for clone in clones if clone.name == name]
-    if not found:
-        raise CliError(
-            f"{settings.data_dir} has no instance {name[:80]!r} that clonejob made; see `clonejob instance list`",
-            ExitCode.NOT_FOUND,
-        )
-    if len(found) > 1:
-        where = ", ".join(clone.target.name for clone in found)
-        raise CliError(f"{name} exists on the targets {where}; choose one with --target", ExitCode.CONFLICT)
-    return found[0]
-
-
-def _refuse_unless_over(settings: Settings, clone: Clone, *, orphan: bool) -> None:
-    """A job that has ended stays so: after this look nobody else makes, changes or deletes what it made."""
-    job = _job(settings, clone.job_id)
+def _refuse_unless_over(settings: Settings, clone: Clone, *, orphan: bool) -> CloneJob | None:
+    """The job, None if it is unknown. One that has ended stays so: after this look nobody else makes, changes or deletes
+    what it made."""
+    job = job_of(settings, clone.job_id)
     if job is None:
         if orphan:
-            return
+            return None
         raise CliError(
             f"the database does not know clone job {clone.job_id} of {clone.name}, so it may be running elsewhere; "
             "set CLONEJOB_DATABASE_URL to the service's, or repeat with --orphan",
@@ -187,43 +119,31 @@ def _refuse_unless_over(settings: Settings, clone: Clone, *, orphan: bool) -> No
             f"cancel the job instead: clonejob cancel {short_name(job.name)}",
             ExitCode.CONFLICT,
         )
+    return job
 
 
-def _job(settings: Settings, job_id: str) -> CloneJob | None:
-    from pathlib import Path
-
-    import sqlalchemy as sa
-
-    from models.db import make_engine
-    from models.store import JobStore
-    from worker.service_file import read_service
-    from worker.settings import redact_url
-
-    service = read_service(settings.data_dir)
-    named = "database_url" in settings.model_fields_set or service is None
-    url = settings.database_url if named or service is None else str(service["database_url"])
-    file = sa.make_url(url).database if url.startswith("sqlite") else None
-    if file and not Path(file).exists():  # a look must not make the file
-        return None
-    engine = make_engine(url)
-    try:
-        return JobStore(engine).get_job(job_id)
-    except sa.exc.SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise CliError(
-            f"whether its clone job still runs cannot be told: the database {redact_url(url)} does not answer "
-            f"({reason}); check CLONEJOB_DATABASE_URL, or run `clonejob db upgrade`"
-        ) from None
-    finally:
-        engine.dispose()
+def _refuse_if_not_ours(clone: Clone, name: str, ours: tuple[Observed, ...], others: LeftAlone) -> None:
+    """Whoever names an instance means that one: if it is none of the job's, the job's own clone must not go instead."""
+    for part, why in others:
+        if part is clone.instance and clone.name == name:
+            raise CliError(f"{part.ref} {why}; nothing was deleted", ExitCode.CONFLICT)
+    if not ours:
+        said = "; ".join(f"{part.ref} {why}" for part, why in others)
+        raise CliError(f"nothing was deleted; left alone: {said}", ExitCode.CONFLICT)
 
 
-def _confirm(clone: Clone) -> None:
-    what = ", ".join(str(part.ref) for part in clone.parts)
+def _confirm(target: Target, parts: tuple[Observed, ...], others: LeftAlone) -> None:
+    what = _refs(parts)
     if not sys.stdin.isatty():
         raise CliError(f"this deletes {what} for good, and nobody can be asked here; repeat with --yes", ExitCode.USAGE)
-    if not click.confirm(f"Delete {what} from target {clone.target.name} for good?", err=True):
+    for part, why in others:
+        click.echo(f"left alone: {part.ref} {why}", err=True)
+    if not click.confirm(f"Delete {what} from target {target.name} for good?", err=True):
         raise CliError("not confirmed; nothing was deleted")
+
+
+def _refs(parts: tuple[Observed, ...]) -> str:
+    return ", ".join(str(part.ref) for part in parts)
 
 
 def _delete_until_gone(target: Target, part: Observed, job_id: str, deadline: float) -> None:
@@ -233,7 +153,7 @@ def _delete_until_gone(target: Target, part: Observed, job_id: str, deadline: fl
 
     asked = False
     while True:
-        with _target_errors(target.name):
+        with target_errors(target.name):
             try:
                 seen = target.find(part.ref)
                 if seen is None or seen.uid != part.uid or seen.job_id != job_id:
@@ -256,7 +176,7 @@ def _delete_until_gone(target: Target, part: Observed, job_id: str, deadline: fl
 def _boot_report(clone: Clone) -> BootReport | None:
     if clone.instance is None:
         return None
-    with _target_errors(clone.target.name):
+    with target_errors(clone.target.name):
         return clone.target.boot_report(clone.instance.ref)
 
 
@@ -276,7 +196,7 @@ def _as_json(clone: Clone, report: BootReport | None) -> Json:
         "detail": clone.instance.detail if clone.instance else "",
         "jobId": clone.job_id,
         "boot": str(report.verdict) if report else None,
-        "disks": [_part_json(part) for part in clone.parts if part is not clone.instance],
+        "disks": [_part_json(part) for part in clone.parts if part.ref.kind != "instance"],
     }
 
 

@@ -196,6 +196,8 @@ def _show_head(job: Json, more: Json, ledger: list[Json]) -> None:
         lines.append(("error", job["error"].get("message", "")))
     if more.get("cleanupDetail"):
         lines.append(("clean-up", more["cleanupDetail"]))
+    if count := more.get("staleWrites"):
+        lines.append(("refused", f"{count} stale write(s) of workers that had lost the job"))
     click.echo(job["name"] + "\n" + "\n".join(f"{label:<9} {text}" for label, text in lines))
 
 

@@ -10,12 +10,9 @@ from typing import Any
 
 import click
 
+from models.states import StepKind
+
 _FRACTION = re.compile(r"\.(\d{1,6})\d*")
-STEP_NAMES = {
-    "adaptingOs": "adapting OS",
-    "preparingVmDisks": "preparing disks",
-    "instantiatingMigratedVm": "instantiating",
-}
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -68,4 +65,14 @@ def duration(start: str | None, end: str | None) -> str:
 
 def step_name(step: dict[str, Any]) -> str:
     """Which step of the contract's oneof this is."""
-    return next((text for field, text in STEP_NAMES.items() if field in step), "unknown step")
+    return next((step_text(kind) for kind in StepKind if _field(kind) in step), "unknown step")
+
+
+def step_text(kind: str) -> str:
+    """What every command calls a step: the contract's own words."""
+    return kind.replace("_", " ")
+
+
+def _field(kind: StepKind) -> str:
+    first, *rest = kind.value.split("_")
+    return first + "".join(part.title() for part in rest)

@@ -14,7 +14,7 @@ import click
 from worker.cli.context import short_name
 from worker.cli.errors import CliError, ExitCode
 from worker.cli.outcome import end_line, say_warnings
-from worker.cli.output import TERMINAL, duration, print_json_line
+from worker.cli.output import TERMINAL, duration, print_json_line, step_text
 
 if TYPE_CHECKING:
     from worker.cli.client import Client
@@ -220,6 +220,6 @@ def _detail(job: Json) -> str:
     running = [s for s in job["progress"].get("steps", []) if s.get("startTime") and not s.get("endTime")]
     if job["state"] in TERMINAL or not running:
         return ""
-    what = str(running[-1].get("kind", "")).replace("_", " ")
+    what = step_text(str(running[-1].get("kind", "")))
     detail = (running[-1].get("progress") or {}).get("detail")
     return f"{what}: {detail}" if detail else what

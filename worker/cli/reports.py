@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from worker.cli.context import short_name
-from worker.cli.output import show_time, table
+from worker.cli.output import show_time, step_text, table
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ def plan(found: Json) -> str:
         )
         for disk in cycle["snapshots"]
     ]
-    steps = [(step["kind"].replace("_", " "), step["reason"]) for step in found["steps"]]
+    steps = [(step_text(step["kind"]), step["reason"]) for step in found["steps"]]
     resources = [(each["kind"], each["name"], each["role"]) for each in found["resources"]]
     parts = (
         ("Snapshots", ("DISK", "FORMAT", "SIZE", "STORED", "SHA256"), disks),
@@ -49,7 +49,7 @@ def explanation(found: Json) -> str:
             f"waits    {waits['reason']} since {show_time(waits['since'])}, looked at again by {show_time(waits['until'])}"
         )
     if failure is not None:
-        step = failure["step"] or "finish"
+        step = step_text(failure["step"] or "finish")
         lines.append(
             f"failed   {show_time(failure['time'])} in step {step}, {failure['code']}, after {failure['attempts']} attempt(s)"
         )

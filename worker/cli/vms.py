@@ -141,7 +141,8 @@ def check_disk(path: Path, image_format: str) -> Disk:
         found = detect_format(path) if image_format == "auto" else image_format
         info = inspect_image(path, found)
     except ImageError as error:
-        raise CliError(str(error), ExitCode.USAGE) from None
+        # The message names the file without its folder, for the service answers with it too; here the user gave the path.
+        raise CliError(f"{path}{str(error).removeprefix(path.name)}", ExitCode.USAGE) from None
     return Disk(path, info.format, info.file_size_bytes)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from worker.demo.watch import STEP_TITLES, JobWatch
+from worker.cli.output import step_text
+from worker.demo.watch import JobWatch
 
 
 def print_summary(console: Console, watch: JobWatch, names: Mapping[str, str]) -> None:
@@ -35,7 +36,7 @@ def _steps(steps: list[dict[str, Any]]) -> str:
         if step.get("startTime"):
             end = step.get("endTime")
             took = f"{(_time(end) - _time(step['startTime'])).total_seconds():.1f} s" if end else "not ended"
-            lines.append(f"{STEP_TITLES[step['kind']]} {took}")
+            lines.append(f"{step_text(step['kind'])} {took}")
     return "\n".join(lines)
 
 

@@ -18,10 +18,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from worker.cli.output import step_text
 from worker.demo.service import DemoError, Service
 
-STEP_TITLES = {"adapting_os": "adapting the OS", "preparing_vm_disks": "preparing disks",
-               "instantiating_migrated_vm": "instantiating", "finish": "finishing"}  # fmt: skip
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 _STATE_STYLE = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "CANCELLING": "yellow"}
 
@@ -158,7 +157,7 @@ class JobWatch:
         ended = sum(step.get("endTime") is not None for step in steps)
         share = 1.0 if state in TERMINAL else ended / (len(steps) + 1)
         bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
-        step = STEP_TITLES[started[-1]["kind"]] if started else "waits for a worker"
+        step = step_text(started[-1]["kind"]) if started else "waits for a worker"
         detail = "" if not started or state in TERMINAL else started[-1]["progress"].get("detail", "")
         styled = f"[{_STATE_STYLE.get(state, 'cyan')}]{state}[/]"
         return title, styled, "" if state in TERMINAL else step, bar, progress["cleanupDetail"] or detail

@@ -215,6 +215,9 @@ def test_the_same_prefix_with_another_owner_stays(cloud):
     found = never_deleted(cloud)
     assert [(each.why, each.name) for each in found.orphans] == [(Why.JOB_UNKNOWN, f"{stem}-disk8")]
     assert "never deleted" in found.orphans[0].next and not found.orphans[0].deletable
+    assert found.orphans[0].next.endswith(": clonejob instance delete another-service --orphan")
+    cloud.target.foreign(ResourceKind.DISK, f"{stem}-disk8", labels("x; reboot"))
+    assert look(cloud).orphans[0].next.endswith(": clonejob instance delete 'x; reboot' --orphan")
 
 
 def test_a_name_that_a_user_made_anew_stays(cloud):

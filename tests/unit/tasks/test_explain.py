@@ -74,7 +74,7 @@ def test_between_two_steps(light):
     job = light.create()
     light.deliver()
     reason, found = waits(light, job)
-    assert reason == "QUEUED" and "step preparing_vm_disks" in found.summary
+    assert reason == "QUEUED" and "step preparing vm disks" in found.summary
 
 
 def test_cancelled_while_a_worker_is_at_it(light):
@@ -139,7 +139,7 @@ def test_failed(tmp_path, fault):
     found = explain(world, job)
     assert (found.state, found.failure.step, found.failure.code) == ("FAILED", "preparing_vm_disks", "CLONE_ERROR")
     assert found.failure.attempts == (1 if fault == "refuse" else 3)
-    assert found.summary.startswith("It failed in step preparing_vm_disks: ")
+    assert found.summary.startswith("It failed in step preparing vm disks: ")
     assert "nothing that it made exists any more" in found.summary and found.next_steps == (found.failure.action,)
     world.close()
 

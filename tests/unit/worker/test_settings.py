@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from worker.settings import Settings, SettingsError, child_environment, load_settings, redact_url, unknown_variables
+from worker.settings import (
+    Settings,
+    SettingsError,
+    TargetSettings,
+    child_environment,
+    load_settings,
+    redact_url,
+    unknown_variables,
+)
 
 
 def problems(**overrides):
@@ -33,6 +41,12 @@ def test_every_setting_is_described_and_durations_carry_their_unit():
         assert field.description, name
         if field.annotation is float:
             assert name.endswith("_s"), name
+
+
+def test_a_guest_that_is_not_seen_to_boot_is_described_as_no_failure():
+    for model in (Settings, TargetSettings):
+        text = model.model_fields["boot_timeout_s"].description
+        assert text and "boot verdict UNKNOWN" in text and "fail" not in text
 
 
 def test_environment_is_read_and_overrides_win(monkeypatch):

@@ -37,7 +37,7 @@ def test_working(light):
     light.runtime.store.claim_step(job.id, 1, 0, "host:7/abc")
     reason, found = waits(light, job)
     assert (reason, found.waits.holder, found.waits.since) == ("WORKING", "host:7/abc", light.clock())
-    assert "host:7/abc works on step adapting_os" in found.summary
+    assert "host:7/abc works on step adapting os" in found.summary
 
 
 def test_a_lost_lease_and_the_step_to_be_repeated(light):

@@ -182,11 +182,9 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield _jobs(engine)
     except sa.exc.SQLAlchemyError as error:
         reason = _first_line(getattr(error, "orig", None) or error)
-        remedy = "check CLONEJOB_DATABASE_URL"
-        if "locked" in reason:
-            remedy = "a process holds its lock: look for one that is stopped (state T in `ps`); `clonejob up` ends it by itself"
+        stuck = "end the stopped process (state T in `ps`) that holds its lock; `clonejob up` does so by itself"
+        remedy = stuck if "locked" in reason else "check CLONEJOB_DATABASE_URL"
         yield Check("database", "fail", f"{shown} does not answer ({reason})", remedy)
-        return
     finally:
         engine.dispose()
 

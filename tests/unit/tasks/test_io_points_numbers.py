@@ -21,6 +21,7 @@ NOT_OF_A_JOB = {
     "models/db.py": "makes engines",
     "models/migrate.py": "runs before the service does",
     "worker/doctor.py": "asks the database whether it answers",
+    "worker/cli/clones.py": "the user's own hand",
     "worker/cli/instances.py": "the user's own hand",
     "worker/health.py": "asks the workers whether they answer",
     "tasks/services/uploads.py": "publishes a file into the snapshot store",

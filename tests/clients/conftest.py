@@ -224,7 +224,7 @@ class Stage:
         return kind == "step" and position > 1 and "/cloneJobs/held" in self.world.job(job_id).name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(tmp_path_factory):
     pacing = Pacing(inline_wait_s=0.0, poll_s=0.01, cleanup_pause_s=0.05, retry_pause_s=0.05)
     with pytest.MonkeyPatch.context() as patch:
@@ -237,7 +237,7 @@ def stage(tmp_path_factory):
     world.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def addresses(stage, tmp_path_factory):
     """The front ends, in plaintext and with TLS: ``open`` to everybody, ``guarded`` by tokens, and with create operations
     that are ``finished`` with their job; all on the same rows."""
@@ -252,7 +252,7 @@ def addresses(stage, tmp_path_factory):
         yield SimpleNamespace(of=of, trust=str(files.ca))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node() -> str:
     """The path of node, once its packages are installed as the lock says."""
     found = shutil.which("node")

@@ -1,7 +1,7 @@
 """What the auditor reads and writes: sightings of orphans, which add up over hours and processes until they are proof.
 
 A sighting is the auditor's own memory and no truth about a job: it may be lost at any time, and only costs time then.
-Triggers refuse that a delete is noted for anything but what a failed or cancelled job left behind (migration 0005).
+Triggers refuse that a delete is noted for anything but what a failed or cancelled job left behind (migration 0007).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from models.io_points import io_point
 from models.schema import Base, CloneJob, JobEvent, LedgerRow, ReconcilerLease
 from models.states import LedgerState, Verdict
 from models.store import Clock, utc_now
-from models.store.base import changed
+from models.store.reconciling import hold_turn
 
 _AUDITOR_LEASE = 2  # the row of reconciler_lease
 _CHUNK = 500
@@ -80,14 +80,8 @@ class OrphanStore:
     @io_point("audit.hold_auditor")
     def hold_auditor(self, owner: str, ttl_s: float) -> bool:
         """Be the one worker that audits periodically, for ``ttl_s``; False if another one is."""
-        now = self.clock()
-        mine = sa.or_(ReconcilerLease.owner == owner, ReconcilerLease.expires_at <= now)
         with self._sessions.begin() as session:
-            taken = session.execute(
-                sa.update(ReconcilerLease).where(ReconcilerLease.id == _AUDITOR_LEASE, mine)
-                .values(owner=owner, expires_at=now + dt.timedelta(seconds=ttl_s))
-            )  # fmt: skip
-            return changed(taken) == 1
+            return hold_turn(session, _AUDITOR_LEASE, owner, self.clock(), ttl_s)
 
     @io_point("audit.jobs")
     def jobs(self, ids: Iterable[str]) -> dict[str, CloneJob]:

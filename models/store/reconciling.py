@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from models.io_points import io_point
 from models.schema import CloneJob, ReconcilerLease
@@ -14,6 +15,8 @@ from models.store.base import StoreBase, changed
 # Times ``dispatch_grace_s`` is the longest pause between two messages for one job: short enough that a job whose messages
 # were lost again and again goes on soon, long enough that a long queue does not fill up with copies.
 _LONGEST_GRACE = 16
+
+_RECONCILER_LEASE = 1  # the row of reconciler_lease
 
 
 class ReconcilerWrites(StoreBase):
@@ -65,11 +68,15 @@ class ReconcilerWrites(StoreBase):
     @io_point("store.hold_reconciler")
     def hold_reconciler(self, owner: str, ttl_s: float) -> bool:
         """Be the one active reconciler for ``ttl_s``; False if another worker's is."""
-        now = self.clock()
-        mine = sa.or_(ReconcilerLease.owner == owner, ReconcilerLease.expires_at <= now)
         with self._sessions.begin() as session:
-            taken = session.execute(
-                sa.update(ReconcilerLease).where(ReconcilerLease.id == 1, mine)
-                .values(owner=owner, expires_at=now + dt.timedelta(seconds=ttl_s))
-            )  # fmt: skip
-            return changed(taken) == 1
+            return hold_turn(session, _RECONCILER_LEASE, owner, self.clock(), ttl_s)
+
+
+def hold_turn(session: Session, row: int, owner: str, now: dt.datetime, ttl_s: float) -> bool:
+    """Be the one that has the row of ``reconciler_lease``, for ``ttl_s``; False if another one is."""
+    mine = sa.or_(ReconcilerLease.owner == owner, ReconcilerLease.expires_at <= now)
+    taken = session.execute(
+        sa.update(ReconcilerLease).where(ReconcilerLease.id == row, mine)
+        .values(owner=owner, expires_at=now + dt.timedelta(seconds=ttl_s))
+    )  # fmt: skip
+    return changed(taken) == 1

@@ -5,6 +5,7 @@ To test a target of your own: write a kit like the ones below and add it to ``KI
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import os
 import shutil
@@ -40,7 +41,7 @@ DISK_BYTES = 1024 * 1024
 KEY = "cycle-1/disk0.raw"
 
 
-class Kit:
+class Kit(abc.ABC):
     """One target under test: ways to reach it as other processes and as a user would."""
 
     def __init__(self, folder: Path, root: str = "target") -> None:
@@ -54,21 +55,21 @@ class Kit:
         self.snapshot = Snapshot(KEY, "raw", DISK_BYTES, writer.sha256)
         self.target = self.connect()
 
+    @abc.abstractmethod
     def connect(self) -> Target:
         """The target as another worker sees it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def make_foreign(self, ref: ResourceRef) -> None:
         """Make what stands under the name as a user would."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def leave_half_made(self, spec: ResourceSpec) -> None:
         """Leave what a creator leaves that is killed at the worst moment."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def power_off(self, ref: ResourceRef) -> None:
         """Stop an instance as a user would, or a crash."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Remove everything, and check that nothing is left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import datetime as dt
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Row(NamedTuple):
     create_time: dt.datetime | None = None
 
 
-class Stage:
+class Stage(abc.ABC):
     """One target in one lane."""
 
     watches = False
@@ -45,9 +46,9 @@ class Stage:
     def set_up(self) -> None:
         """Make what all cases share."""
 
+    @abc.abstractmethod
     def vm(self, scenario: Scenario) -> str:
         """The VM for the next case."""
-        raise NotImplementedError
 
     def lost(self, scenario: Scenario) -> None:
         """The scenario's VM has a job that does not end."""
@@ -74,16 +75,17 @@ class Stage:
             return row.current_step >= _STEPS
         return row.current_step == _STEPS - 1 and row.lease_owner is not None and self._is_held(row)
 
+    @abc.abstractmethod
     def _is_held(self, row: Row) -> bool:
-        raise NotImplementedError
+        """Whether the job is held where the scenario wants it."""
 
     def check(self, job: str, state: str) -> list[str]:
         """What is wrong right after the job's end."""
         return []
 
+    @abc.abstractmethod
     def judge(self, engine: sa.Engine, accepted: dict[str, str]) -> judge.Finding:
         """What is wrong at the end of all."""
-        raise NotImplementedError
 
 
 class SimulatedStage(Stage):

@@ -7,12 +7,6 @@ from models import io_points
 from models.states import JobState
 
 
-@pytest.fixture
-def hook():
-    yield io_points.install_hook
-    io_points.install_hook(None)
-
-
 def test_every_io_call_of_a_jobs_path_passes_a_named_point(light, hook):
     passed = set()
     hook(lambda point, phase: passed.add(point))

@@ -46,7 +46,10 @@ class Body:
             self._started = True
             asked = time.monotonic()
             try:
-                message = await asyncio.wait_for(self._receive(), self._idle_seconds)
+                # Not asyncio.wait_for: on Python 3.11 it swallows a cancel that meets the arrival of a chunk, and with it
+                # the time limit of the whole body (python/cpython#86296, mended in 3.12).
+                async with asyncio.timeout(self._idle_seconds):
+                    message = await self._receive()
             except TimeoutError:
                 self._ended = True  # whoever is silent now is not waited for again
                 raise RequestTimeout(

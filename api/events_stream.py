@@ -209,7 +209,8 @@ class _EventStream(Response):
             if self._streams.closing or time.monotonic() > until:
                 return
             try:
-                await asyncio.wait_for(changed.wait(), HEARTBEAT_SECONDS)
+                async with asyncio.timeout(HEARTBEAT_SECONDS):  # not wait_for, see api.body
+                    await changed.wait()
             except TimeoutError:
                 yield _HEARTBEAT
 

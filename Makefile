@@ -27,7 +27,7 @@ up: $(VENV)/.run ## run the whole service here, in the foreground (data in ./dat
 
 .PHONY: test
 test: $(VENV)/.dev ## all tests
-	@$(MAKE) --no-print-directory qemu || [ "$$CI" != true ]
+	@$(MAKE) --no-print-directory qemu linux-guest-tools || [ "$$CI" != true ]
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: check
@@ -49,6 +49,11 @@ model: $(VENV)/.dev ## the model test, long, on both databases (EXAMPLES=300 SEE
 mutants: $(VENV)/.dev ## remove each guard of the guarantee in turn and see that the tests go red; prints a table and JSON
 	@PYTHONPATH=tests $(BIN)/python -m guarantee.mutants $(ARGS)
 
+.PHONY: conformance
+conformance: $(VENV)/.dev ## run every check of the conformance kit on every target, clouds on their stand-ins
+	@$(MAKE) --no-print-directory qemu
+	@CLONEJOB_CONFORMANCE=all $(BIN)/python -m pytest -n 2 tests/contract/test_target.py $(ARGS)
+
 .PHONY: faults
 faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu SAMPLE=n ONLY=kill SEED=n LANES=n
 	@[ "$(TARGET)" != qemu ] || $(MAKE) --no-print-directory qemu
@@ -67,6 +72,10 @@ bench-api: $(VENV)/.dev ## measure the API against a bare handler on the same st
 bench-lists: $(VENV)/.dev ## measure the first page of 1,000,000 jobs against that of 1,000; prints JSON
 	@$(BIN)/python benchmarks/listing.py
 
+.PHONY: bench-disks
+bench-disks: $(VENV)/.dev ## measure clones' disks against qemu-img, cp and bare QEMU; prints JSON (SIZE_GIB=8: needs 14 GiB)
+	@$(BIN)/python benchmarks/disks.py --size-gib '$(or $(SIZE_GIB),8)'
+
 .PHONY: bench-guarantee
 bench-guarantee: $(VENV)/.dev ## count what is left behind, beside a plain Celery chain; prints JSON, writes docs/side_by_side.md
 	@$(BIN)/python benchmarks/guarantee.py --page docs/side_by_side.md
@@ -76,11 +85,14 @@ chaos: $(VENV)/.dev ## break the service's processes at random, judge by the tar
 	@$(BIN)/python tests/guarantee/chaos/__main__.py --minutes='$(or $(MINUTES),10)' --database='$(or $(DATABASE),postgresql)' $(if $(SEED),--seed='$(SEED)') $(ARGS)
 
 .PHONY: docs-generated
-docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md, docs/lists.md and docs/io_points.md from the code
+docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md, docs/lists.md, docs/io_points.md, docs/compute_engine.md, docs/ec2_fields.md and tables in docs/adaptation.md
 	@$(BIN)/python -c 'from models.states import diagram; print(diagram(), end="")' > docs/states.md
 	@$(BIN)/python -m api.coverage > docs/contract.md
 	@$(BIN)/python -m models.filters.reference > docs/lists.md
+	@$(BIN)/python -m targets.compute_engine.coverage > docs/compute_engine.md
 	@$(BIN)/python -m models.io_table docs/io_points.md
+	@$(BIN)/python -m targets.adaptation.reference docs/adaptation.md
+	@$(BIN)/python -m targets.ec2.coverage > docs/ec2_fields.md
 
 .PHONY: lock
 lock: $(VENV)/.dev ## resolve the dependencies anew (versions and hashes, no addresses)
@@ -127,3 +139,31 @@ qemu: ## install QEMU from the distribution's packages, if it is missing
 	install="$$as env DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends $(QEMU_PACKAGES)"; \
 	$$install >/dev/null 2>&1 || { $$as $(APT) update >/dev/null && $$install >/dev/null; } || { \
 		echo "error: QEMU could not be installed; try: apt-get install --no-install-recommends $(QEMU_PACKAGES)" >&2; exit 1; }
+
+GUEST_PACKAGES := qemu-system-x86 qemu-utils e2fsprogs fuse3 grub-common grub-pc-bin busybox-static
+GUEST_CACHE := .cache/linux-guest
+GUEST_KERNEL := linux-image-cloud-amd64
+.PHONY: linux-guest-tools
+linux-guest-tools: ## install what the tests' Linux guest is built of (Debian's packages; its kernel goes to .cache)
+	@missing() { \
+		for p in qemu-storage-daemon debugfs e2fsck mke2fs busybox grub-mkimage fusermount3; do \
+			PATH="/usr/sbin:/sbin:$$PATH" command -v $$p >/dev/null || return 0; done; \
+		[ ! -f /usr/lib/grub/i386-pc/boot.img ]; }; \
+	command -v apt-get >/dev/null || { \
+		echo "error: the tests' Linux guest is built of Debian's packages, and there is no apt-get here" >&2; exit 1; }; \
+	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	if missing; then \
+		echo "Installing what the tests' Linux guest is built of …"; \
+		install="$$as env DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends $(GUEST_PACKAGES)"; \
+		$$install >/dev/null 2>&1 || { $$as $(APT) update >/dev/null && $$install >/dev/null; } || { \
+			echo "error: try: apt-get install --no-install-recommends $(GUEST_PACKAGES)" >&2; exit 1; }; \
+	fi; \
+	ls $(GUEST_CACHE)/boot/vmlinuz-* >/dev/null 2>&1 && exit 0; \
+	echo "Fetching a kernel for the tests' Linux guest …"; \
+	rm -rf $(GUEST_CACHE).new && mkdir -p $(GUEST_CACHE).new && cd $(GUEST_CACHE).new || exit 1; \
+	kernel() { apt-cache depends $(GUEST_KERNEL) 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1; }; \
+	[ -n "$$(kernel)" ] && apt-get -qq download "$$(kernel)" >/dev/null 2>&1 || \
+		{ $$as $(APT) update >/dev/null && [ -n "$$(kernel)" ] && apt-get -qq download "$$(kernel)" >/dev/null 2>&1; } || { \
+		echo "error: $(GUEST_KERNEL) could not be fetched; it is a package of Debian for x86-64" >&2; exit 1; }; \
+	dpkg -x linux-image-*.deb . && rm -f linux-image-*.deb && cd - >/dev/null && \
+	rm -rf $(GUEST_CACHE) && mv $(GUEST_CACHE).new $(GUEST_CACHE)

@@ -22,6 +22,7 @@ from api.auth import Gate, permissions
 from api.call_threads import CallThreads
 from api.limits import Limits, grpc_options
 from api.methods import METHODS, Method
+from api.polled import Polled
 from api.texts import check_texts
 from api.uncovered import KNOWN_SERVICES, not_covered
 from tasks.errors import InvalidArgument
@@ -39,12 +40,19 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
     """Finds the handler of a method; known services answer UNIMPLEMENTED by name to what the table lacks."""
 
     def __init__(
-        self, services: Services, executor: CallThreads, *, gate: Gate | None = None, limits: Limits | None = None
+        self,
+        services: Services,
+        executor: CallThreads,
+        *,
+        gate: Gate | None = None,
+        limits: Limits | None = None,
+        polled: Polled | None = None,
     ) -> None:
         self._services = services
         self._executor = executor
         self._gate = gate or Gate()
         self._limits = limits or Limits()
+        self._polled = polled.lots(_whole, lambda _, response: response) if polled is not None else None
         self._by_name = {m.full_name: grpc.unary_unary_rpc_method_handler(self._behaviour(m)) for m in METHODS}
 
     def service(self, handler_call_details: Any) -> Any:
@@ -89,6 +97,8 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
             await self._gate.check(principal, permission, name, self._executor, field=body_field)
 
     async def _run(self, method: Method, request: Message) -> Message:
+        if method.polled and self._polled is not None:
+            return await self._polled.ask(self._limits.request_seconds, request)
         return await self._executor.run(self._limits.request_seconds, method.handler, self._services, request)
 
     async def _wait(self, method: Method, request: Any, context: Any) -> Message:
@@ -112,7 +122,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
 
 
 def build_server(
-    services: Services, executor: CallThreads, *, gate: Gate | None = None, limits: Limits | None = None
+    services: Services,
+    executor: CallThreads,
+    *,
+    gate: Gate | None = None,
+    limits: Limits | None = None,
+    polled: Polled | None = None,
 ) -> grpc.aio.Server:
     """A server without a port; to be called inside the running loop.
 
@@ -121,7 +136,7 @@ def build_server(
     limits = limits or Limits()
     options = [("grpc.so_reuseport", 0), *grpc_options(limits, MAX_REQUEST_BYTES)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MAX_CONCURRENT_RPCS)
-    server.add_generic_rpc_handlers((Handlers(services, executor, gate=gate, limits=limits),))
+    server.add_generic_rpc_handlers((Handlers(services, executor, gate=gate, limits=limits, polled=polled),))
     return server
 
 
@@ -135,6 +150,11 @@ def _parse(method: Method, raw: bytes) -> Message:
         raise InvalidArgument("request", f"is not a {name}", reason="INVALID_MESSAGE") from None
     check_texts(message)
     return message
+
+
+def _whole(request: Message) -> tuple[None, Message]:
+    """What ``Polled`` reads of a call: the message is parsed already."""
+    return None, request
 
 
 def _recorded(rpc: str, answer: Callable[[bytes, Any, Record], Awaitable[bytes]]) -> Behaviour:

@@ -7,7 +7,7 @@ the official client's). The rest of the contract stands in ``uncovered.py`` and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.cloud import vmmigration_v1 as v1
@@ -29,7 +29,10 @@ Handler = Callable[[Services, Any], Message]
 
 @dataclass(frozen=True)
 class Method:
-    """One RPC. ``verb`` and ``path`` are empty for one that has no HTTP rule; ``body`` is as in google.api.http."""
+    """One RPC. ``verb`` and ``path`` are empty for one that has no HTTP rule; ``body`` is as in google.api.http.
+
+    ``polled``: calls that wait at the same time are answered together (``api/polled.py``).
+    """
 
     service: str
     rpc: str
@@ -42,6 +45,7 @@ class Method:
     handler: Handler
     waits: bool = False  # repeat until the operation is done or the request's timeout is over
     ignored: frozenset[str] = frozenset()  # query parameters of the discovery document that the message lacks
+    polled: bool = False
 
     @property
     def full_name(self) -> str:
@@ -82,7 +86,8 @@ def _vm_state(rpc: str) -> Method:
 METHODS: tuple[Method, ...] = (
     _contract("CreateCloneJob", f"POST /v1/{{parent={_V}}}/cloneJobs", "clone_job", lro.Operation,
               "cloneJobs.create", clone_jobs.create),
-    _contract("GetCloneJob", f"GET /v1/{{name={_C}}}", "", v1.CloneJob.pb(), "cloneJobs.get", clone_jobs.get),
+    replace(_contract("GetCloneJob", f"GET /v1/{{name={_C}}}", "", v1.CloneJob.pb(), "cloneJobs.get", clone_jobs.get),
+            polled=True),
     _contract("ListCloneJobs", f"GET /v1/{{parent={_V}}}/cloneJobs", "", v1.ListCloneJobsResponse.pb(),
               "cloneJobs.list", clone_jobs.list_),
     _contract("CancelCloneJob", f"POST /v1/{{name={_C}}}:cancel", "*", lro.Operation,

@@ -8,7 +8,8 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from api.additions import ADDITIONS, UPLOADS, Addition, audit
+from api.additions import ADDITIONS, EVIDENCE, UPLOADS, Addition, audit, cycles
+from api.additions.evidence import MEDIA_TYPES, EvidenceRoute
 from api.additions.uploads import UploadRoute
 from api.methods import METHODS, Method
 from api.names import ID_RULE
@@ -19,7 +20,8 @@ _ITEM = re.compile(r"(\w+)/\*")
 _PLAIN = re.compile(r"\{(\w+)\}")
 _SEGMENT = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _BODIES = {"adaptation": "clonejob.BeginCycle", "message": "clonejob.AbortCycle",
-           **dict.fromkeys(audit.FIELDS, "clonejob.AuditRequest")}  # fmt: skip
+           **dict.fromkeys(audit.FIELDS, "clonejob.AuditRequest"),
+           **dict.fromkeys(cycles.DISK_FIELDS, "clonejob.DiskReference")}  # fmt: skip
 _ABOUT = """\
 The VM Migration v1 contract (`/v1/`, by google.api.http) and the additions of clonejob (`/clonejob/v1/`).
 
@@ -39,6 +41,8 @@ def document() -> Schema:
             _add(paths, method.path, method.verb, _method(method, components))
     for addition in ADDITIONS:
         _add(paths, addition.path, addition.verb, _addition(addition, components))
+    for kept in EVIDENCE:
+        _add(paths, kept.path, kept.verb, _evidence(kept))
     for upload in UPLOADS:
         _add(paths, upload.path, upload.verb, _upload(upload))
     health = {"type": "object", "properties": {"status": {"const": "ok"}}, "required": ["status"]}
@@ -144,6 +148,18 @@ def _addition(addition: Addition, components: Components) -> Schema:
         schema = ref(name) if name else {"type": "object", "additionalProperties": False}
         operation["requestBody"] = {"required": False, "content": {"application/json": {"schema": schema}}}
     return operation
+
+
+def _evidence(route: EvidenceRoute) -> Schema:
+    content = {MEDIA_TYPES[route.part].partition(";")[0]: {"schema": {"type": "string"}}}
+    return {
+        "operationId": f"clonejob.evidence.{route.part}",
+        "summary": "What the serial console of a job's clone showed." if route.part == "console"
+                   else "What the screen of a job's clone showed.",
+        "description": f"Permission: `{route.permission}`. Its SHA-256 is in `ETag` and `Content-Digest`.",
+        "tags": ["clonejob"],
+        "responses": {"200": {"description": "The file.", "content": content}, "default": _error()},
+    }  # fmt: skip
 
 
 def _upload(route: UploadRoute) -> Schema:

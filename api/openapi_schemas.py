@@ -106,9 +106,9 @@ def _optional(**properties: Schema) -> Schema:
 _TEXT, _BYTES = {"type": "string"}, {"type": "string", "pattern": "^[0-9]+$"}
 _MAYBE_TEXT, _WHOLE = {"type": ["string", "null"]}, {"type": "integer"}
 _TIME, _MAYBE_TIME = {"type": "string", "format": "date-time"}, {"type": ["string", "null"], "format": "date-time"}
-_TRUE = {"type": "boolean"}
+_TRUE, _MAYBE_NUMBER = {"type": "boolean"}, {"type": ["number", "null"]}
 _SNAPSHOT: dict[str, Schema] = {
-    "diskNumber": _WHOLE, "format": {"enum": ["raw", "qcow2"]}, "sha256": _TEXT, "virtualSizeBytes": _BYTES,
+    "diskNumber": _WHOLE, "format": {"enum": ["raw", "qcow2", "reference"]}, "sha256": _TEXT, "virtualSizeBytes": _BYTES,
     "storedSizeBytes": _BYTES,
 }  # fmt: skip
 
@@ -133,6 +133,12 @@ OURS: dict[str, Schema] = {
         licenseType=_TEXT, modifiers={"type": "object", "additionalProperties": _TEXT},
     )),
     "clonejob.AbortCycle": _optional(message=_TEXT),
+    "clonejob.DiskReference": {
+        "type": "object",
+        "properties": {"diskNumber": _WHOLE, "reference": _TEXT, "sizeBytes": _BYTES},
+        "required": ["reference", "sizeBytes"],
+        "additionalProperties": False,
+    },
     "clonejob.Disk": {
         "type": "object",
         "properties": _SNAPSHOT | {
@@ -148,6 +154,18 @@ OURS: dict[str, Schema] = {
         position=_WHOLE, step=_TEXT, kind=_TEXT, name=_TEXT, role={"enum": ["product", "scaffold"]}, state=_TEXT,
         uid=_MAYBE_TEXT, detail=_MAYBE_TEXT, intendedTime=_MAYBE_TIME, createdTime=_MAYBE_TIME,
         deletingTime=_MAYBE_TIME, absentTime=_MAYBE_TIME,
+    ))),
+    "clonejob.Evidence": _object(
+        name=_TEXT, verdict={"enum": ["BOOTED", "NO_BOOT", "UNKNOWN"]}, seconds=_MAYBE_NUMBER,
+        firstOutputSeconds=_MAYBE_NUMBER, detail=_TEXT, time=_MAYBE_TIME, requireBoot=_TRUE,
+        console=_or_null(_object(path=_TEXT, sha256=_TEXT, sizeBytes=_BYTES)),
+        screenshot=_or_null(_object(path=_TEXT, sha256=_TEXT, sizeBytes=_BYTES)),
+        summary=_or_null(_object(sha256=_TEXT, sizeBytes=_BYTES)),
+        consoleEnd=_TEXT, missing={"type": "object", "additionalProperties": _TEXT},
+    ),
+    "clonejob.BootProofs": _object(bootProofs=_list(_object(
+        replicationCycle=_TEXT, cloneJob=_TEXT, verdict=_TEXT, time=_TIME, seconds=_MAYBE_NUMBER,
+        consoleSha256=_MAYBE_TEXT, screenshotSha256=_MAYBE_TEXT,
     ))),
     "clonejob.Progress": _object(
         name=_TEXT, state=_TEXT, verdict=_MAYBE_TEXT, error={"type": ["object", "null"]}, cleanupDetail=_MAYBE_TEXT,

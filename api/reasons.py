@@ -90,6 +90,8 @@ REASONS: dict[str, Reason] = {
     "FAILED_PRECONDITION": Reason(_STATE, "Something else must change first.", "Read the message."),
     "CLONE_JOB_RUNNING": Reason(f"{_BUSY}, {_STATE}", "A clone job of this VM runs; the metadata names it.",
                                 "Wait for it, or cancel it."),
+    "CYCLE_PRUNED": Reason(_BUSY, "The VM's latest cycle was pruned while the clone job was made, for a newer one has come.",
+                           "Try again."),
     "CLONE_JOB_NOT_CANCELLABLE": Reason(_STATE, "The clone job has succeeded or failed.",
                                         "Delete the instance yourself, if it succeeded and is not wanted."),
     "CONCURRENT_OPERATION": Reason(_BUSY, "Something else works on the same resource.", "Try again when it has ended."),

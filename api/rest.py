@@ -13,12 +13,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.message import Message
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from api import additions, errors, transcode
-from api.additions import ADDITIONS, UPLOADS, Addition, uploads
+from api.additions import ADDITIONS, EVIDENCE, UPLOADS, Addition, evidence, uploads
+from api.additions.evidence import EvidenceRoute
 from api.additions.uploads import UploadRoute
 from api.audit import Record
 from api.auth import Gate, permissions
@@ -29,9 +31,11 @@ from api.call_threads import CallThreads
 from api.docs_page import PAGES, Page
 from api.events_stream import Streams, accepts_events
 from api.limits import MAX_JSON_BYTES, Limits, body_too_large, check_depth, check_head, may_be_deep
+from api.lots import Lots
 from api.methods import METHODS, Method
 from api.names import CLONE_JOB, check_name
 from api.paths import match_path
+from api.polled import Polled
 from api.system_parameters import Form, read_form
 from api.texts import check_json
 from api.uncovered import UNCOVERED, Uncovered, not_covered
@@ -54,10 +58,10 @@ class _HasRoute(Protocol):
     def path(self) -> str: ...
 
 
-Route = Method | Uncovered | Addition | UploadRoute | Page | _Health
+Route = Method | Uncovered | Addition | EvidenceRoute | UploadRoute | Page | _Health
 R = TypeVar("R", bound=_HasRoute)
 _CONTRACT: tuple[Route, ...] = (*(method for method in METHODS if method.verb), *UNCOVERED)
-_OURS: tuple[Route, ...] = (*ADDITIONS, *UPLOADS, *PAGES, _Health())
+_OURS: tuple[Route, ...] = (*ADDITIONS, *EVIDENCE, *UPLOADS, *PAGES, _Health())
 
 
 class RestApp:
@@ -71,6 +75,7 @@ class RestApp:
         *,
         gate: Gate | None = None,
         limits: Limits | None = None,
+        polled: Polled | None = None,
     ) -> None:
         self._services = services
         self._executor = executor
@@ -78,6 +83,9 @@ class RestApp:
         self.streams = Streams(services, executor)
         self._gate = gate or Gate()
         self._limits = limits or Limits()
+        self._polled: Lots[Any, Any] | None = None
+        if polled is not None:
+            self._polled = polled.lots(lambda call: _read_call(*call), _shape)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry; HTTP only."""
@@ -113,14 +121,8 @@ class RestApp:
         principal = await self._admit(request, route, variables, record)
         if isinstance(route, Uncovered):
             raise not_covered(route.rpc)
-        if isinstance(route, UploadRoute):
-            form = read_form(query, None)
-            uploads.check_plain(query, request.headers)
-            if route.verb != "PUT":
-                received: Response = await self._run(uploads.received, self._services, variables)
-                return _shaped(received, form)
-            upload = uploads.check_upload(variables, query, request.headers)
-            return _shaped(await uploads.put(self._services, self._upload_executor, body, upload), form)
+        if isinstance(route, EvidenceRoute | UploadRoute):
+            return await self._file(request, route, variables, query, body)
         raw = await self._read_json(request, route, body)
         if isinstance(route, Addition):
             form = read_form(query, None)
@@ -132,7 +134,32 @@ class RestApp:
             return JSONResponse(form.shape(answer))
         if route.body == permissions.BODY_WITH_REFERENCES:
             await self._check_references(principal, route, variables, query, raw)
-        return JSONResponse(await self._run(_call, self._services, route, variables, query, raw))
+        return JSONResponse(await self._call(route, variables, query, raw))
+
+    async def _call(self, method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes) -> Any:
+        if method.polled and self._polled is not None:
+            return await self._polled.ask(self._limits.request_seconds, (method, variables, query, raw))
+        return await self._run(_call, self._services, method, variables, query, raw)
+
+    async def _file(
+        self,
+        request: Request,
+        route: EvidenceRoute | UploadRoute,
+        variables: dict[str, str],
+        query: transcode.Query,
+        body: Body,
+    ) -> Response:
+        """What is no JSON on its way in or out."""
+        form = read_form(query, None)
+        if isinstance(route, EvidenceRoute):
+            kept: Response = await self._run(evidence.file, self._services, route, variables["name"])
+            return kept
+        uploads.check_plain(query, request.headers)
+        if route.verb != "PUT":
+            received: Response = await self._run(uploads.received, self._services, variables)
+            return _shaped(received, form)
+        upload = uploads.check_upload(variables, query, request.headers)
+        return _shaped(await uploads.put(self._services, self._upload_executor, body, upload), form)
 
     async def _stream(self, request: Request, route: Addition, variables: dict[str, str]) -> Response:
         name = check_name("name", variables["name"], CLONE_JOB)
@@ -143,7 +170,7 @@ class RestApp:
     async def _admit(
         self,
         request: Request,
-        route: Method | Uncovered | Addition | UploadRoute,
+        route: Method | Uncovered | Addition | EvidenceRoute | UploadRoute,
         variables: dict[str, str],
         record: Record,
     ) -> str:
@@ -206,9 +233,16 @@ def _call(
     services: Services, method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes
 ) -> dict[str, Any]:
     """One call of the contract, in a worker thread: JSON costs more than most handlers."""
+    form, message = _read_call(method, variables, query, raw)
+    return _shape(form, method.handler(services, message))
+
+
+def _read_call(method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes) -> tuple[Form, Message]:
     form = read_form(query, method.response.DESCRIPTOR)
-    message = transcode.to_request(method, variables, query, raw)
-    response = method.handler(services, message)
+    return form, transcode.to_request(method, variables, query, raw)
+
+
+def _shape(form: Form, response: Message) -> dict[str, Any]:
     shaped: dict[str, Any] = form.shape(transcode.to_json(response, enums_as_integers=form.enums_as_integers))
     return shaped
 
@@ -240,7 +274,9 @@ def _name_of(route: Route) -> str:
     """What the log calls it: an RPC of the contract, or ``clonejob.`` and a name of ours."""
     if isinstance(route, Method | Uncovered):
         return route.rpc
-    return f"clonejob.{route.handler.__name__ if isinstance(route, Addition) else 'upload'}"
+    if isinstance(route, Addition):
+        return f"clonejob.{route.handler.__name__}"
+    return "clonejob.evidence" if isinstance(route, EvidenceRoute) else "clonejob.upload"
 
 
 def _error_response(exc: Exception) -> tuple[Response, str]:

@@ -25,6 +25,7 @@ from api.call_threads import CallThreads
 from api.grpc_server import build_server
 from api.http_protocol import bounded_protocol
 from api.limits import MAX_HEAD_BYTES, Limits
+from api.polled import Polled
 from api.rest import RestApp
 from tasks.services import Services
 
@@ -113,12 +114,13 @@ async def serve(
     context, credentials = (tls.for_rest(), tls.for_grpc()) if tls else (None, None)
     calls = CallThreads(CALL_THREADS, "api")
     uploads = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="upload")
+    polled = Polled(services, calls, seconds=limits.request_seconds)
     try:
         with contextlib.closing(_listen(rest_host, rest_port)) as rest_socket:
-            grpc_server = build_server(services, calls, gate=gate, limits=limits)
+            grpc_server = build_server(services, calls, gate=gate, limits=limits, polled=polled)
             actual_grpc_port = _add_port(grpc_server, grpc_host, grpc_port, credentials)
             actual_rest_port = rest_socket.getsockname()[1]
-            app = RestApp(services, calls, uploads, gate=gate, limits=limits)
+            app = RestApp(services, calls, uploads, gate=gate, limits=limits, polled=polled)
             ready = functools.partial(_tell, on_ready, actual_rest_port, actual_grpc_port)
             rest_server = _Server(app, ready, limits, context)
             await grpc_server.start()
@@ -127,6 +129,7 @@ async def serve(
             finally:
                 await grpc_server.stop(_GRACE_SECONDS)
     finally:
+        await polled.close()
         # In a thread: a worker may still be waiting for the loop.
         await asyncio.to_thread(_shut_down, calls, uploads)
 

@@ -46,7 +46,7 @@ import psycopg
 import sqlalchemy as sa
 
 from benchmarks import api_parts
-from benchmarks.api_parts import JOB, LIST_VM, SOURCE, Silent, make_runtime, vm_name
+from benchmarks.api_parts import JOBS, LIST_VM, SOURCE, Silent, job_name, make_runtime, vm_name
 from models.schema import MigratingVm, ReplicationCycle, Snapshot
 from models.states import CycleState, VmState
 from tasks.plan import plan_job
@@ -131,8 +131,10 @@ def measure(size: argparse.Namespace) -> dict[str, Any]:
                     where = f"{via}_{connections}"
                     for each in [*CONSTANT, *what] if number % 2 else [*what, *CONSTANT]:
                         server = servers.get(each, servers["ours"])
-                        work = {"via": via, "connections": connections, "what": each, "seconds": size.seconds,
-                                "first": fresh, "distinct": size.creates if each == "create" else 1,
+                        creates = each == "create"
+                        work = {"via": via, "connections": connections, "what": each,
+                                "seconds": 0 if creates else size.seconds,  # a VM takes one create, a job many gets
+                                "first": fresh if creates else 0, "distinct": size.creates if creates else JOBS,
                                 "port": server.ports[via]}  # fmt: skip
                         fresh += size.creates if each == "create" else 0
                         before = server.cpu_seconds()
@@ -220,7 +222,7 @@ def _database(size: argparse.Namespace, folder: Path) -> Iterator[str]:
 
 
 def _fill(database: str, folder: Path, vms: int) -> None:
-    """A VM with 50 ended clone jobs, whose first is read, and as many VMs as there will be creates."""
+    """A VM with 60 ended clone jobs, which are read in turns, and as many VMs as there will be creates."""
     runtime = make_runtime(database, folder, Silent())
     services = Services(runtime)
     services.sources.create(PARENT, "s", {}, Request())
@@ -260,9 +262,8 @@ def _jobs(runtime: Any, now: dt.datetime) -> None:
         cycle = session.get(ReplicationCycle, f"{LIST_VM}/replicationCycles/cycle-1")
         assert vm is not None
         assert cycle is not None
-        for number in range(60):
-            name = JOB if number == 0 else f"{LIST_VM}/cloneJobs/job-{number}"
-            job = plan_job(job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target="simulated",
+        for number in range(JOBS):
+            job = plan_job(job_id=uuid.uuid4().hex, name=job_name(number), vm=vm, cycle=cycle, target="simulated",
                            now=now + dt.timedelta(seconds=number))  # fmt: skip
             job.state, job.verdict, job.end_time, job.wake_at = JobState.SUCCEEDED, Verdict.SUCCEED, now, None
             for step in job.steps:

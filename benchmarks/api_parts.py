@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import select
@@ -43,6 +44,7 @@ from models.db import make_engine
 from models.store import JobStore
 from targets.simulated import SimulatedTarget
 from targets.snapshot_store import FileSnapshotStore
+from tasks.evidence import EvidenceStore
 from tasks.runtime import Publisher, Runtime
 from tasks.services import Services
 
@@ -56,7 +58,12 @@ def vm_name(number: int) -> str:
 
 
 LIST_VM = f"{SOURCE}/migratingVms/listed"
-JOB = f"{LIST_VM}/cloneJobs/job-0"
+JOBS = 60
+
+
+def job_name(number: int) -> str:
+    """The jobs that are read, all of the VM that is listed."""
+    return f"{LIST_VM}/cloneJobs/job-{number}"
 
 
 class Silent:
@@ -79,6 +86,7 @@ def make_runtime(database: str, folder: Path, publisher: Publisher) -> Runtime:
         store=JobStore(engine),
         catalog=Catalog(engine),
         snapshots=FileSnapshotStore(folder / "snapshots"),
+        evidence=EvidenceStore(folder / "evidence"),
         targets={"simulated": SimulatedTarget(folder / "target")},
         publisher=publisher,
         page_token_key=b"of the benchmark, and of no use elsewhere",
@@ -108,6 +116,7 @@ def _same_stack(options: dict[str, str]) -> None:
     for method in METHODS:
         if method.rpc == "GetCloneJob":
             object.__setattr__(method, "handler", lambda _services, _request: _CONSTANT)
+            object.__setattr__(method, "polled", False)  # there is nothing that could be read together
     _serve(options)
 
 
@@ -155,7 +164,7 @@ def _profiled(path: str) -> Iterator[None]:
                 stats.sort_stats("cumtime").print_stats(80)
 
 
-_CONSTANT = v1.CloneJob.pb()(name=JOB, state="ACTIVE")
+_CONSTANT = v1.CloneJob.pb()(name=job_name(0), state="ACTIVE")
 _CONSTANT.create_time.FromSeconds(1767225600)
 _CONSTANT.state_time.FromSeconds(1767225600)
 json_format.ParseDict({"vmName": "clone", "project": "simulated", "machineType": "e2-small", "labels": {"env": "test"}},
@@ -226,7 +235,8 @@ def _call(work: dict[str, Any], number: int) -> Call:
             message = v1.ListCloneJobsRequest.pb()(parent=LIST_VM, page_size=50)
             return "ListCloneJobs", message.SerializeToString(), _http("GET", f"{LIST_VM}/cloneJobs?pageSize=50")
         case _:
-            return "GetCloneJob", v1.GetCloneJobRequest.pb()(name=JOB).SerializeToString(), _http("GET", JOB)
+            name = job_name(number)
+            return "GetCloneJob", v1.GetCloneJobRequest.pb()(name=name).SerializeToString(), _http("GET", name)
 
 
 def _http(verb: str, path: str, body: bytes = b"") -> bytes:
@@ -237,19 +247,16 @@ def _http(verb: str, path: str, body: bytes = b"") -> bytes:
 
 
 class _Turns:
-    """Which call comes next: until the time is up, or each once if there are several."""
+    """Which call comes next: each once if no time is set, else in turns until the time is up."""
 
     def __init__(self, work: dict[str, Any], calls: list[Call]) -> None:
         self.done = 0
         self.latencies: list[float] = []
-        self._calls = calls
-        self._next = iter(calls) if len(calls) > 1 else None
-        self._until = time.perf_counter() + work["seconds"]
+        self._next = itertools.cycle(calls) if work["seconds"] else iter(calls)
+        self._until = time.perf_counter() + (work["seconds"] or float("inf"))
 
     def take(self) -> Call | None:
-        if self._next is not None:
-            return next(self._next, None)
-        return self._calls[0] if time.perf_counter() < self._until else None
+        return next(self._next, None) if time.perf_counter() < self._until else None
 
     def ended(self, started: float) -> None:
         self.done += 1

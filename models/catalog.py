@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import aliased, joinedload, lazyload
 
-from models import clone_ground, job_records, listing
+from models import boot_proofs, clone_ground, job_records, listing
+from models.boot_proofs import Proof
 from models.catalog_base import (
     CycleChanged,
     CycleClosed,
@@ -30,8 +31,10 @@ from models.cycles import CycleWrites
 from models.io_points import io_point
 from models.job_records import JobRecord
 from models.listing import Keys
+from models.loop_reads import LoopReads
 from models.migrating_vms import VmWrites
 from models.projects import project_of
+from models.pruning import PruneWrites
 from models.resources import ResourceWrites
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation, ReplicationCycle, Source, TargetProject
 from models.states import CycleState
@@ -69,7 +72,7 @@ class Listed(Generic[L]):
     keys: Keys
 
 
-class Catalog(ResourceWrites, CycleWrites, VmWrites):
+class Catalog(ResourceWrites, CycleWrites, VmWrites, PruneWrites):
     """Thread-safe; one instance per process."""
 
     @io_point("catalog.get")
@@ -83,6 +86,15 @@ class Catalog(ResourceWrites, CycleWrites, VmWrites):
     def job(self, name: str) -> JobRecord | None:
         """The clone job of that full name, as clients see it."""
         return job_records.job_of(job_records.BY_NAME.rows(self.engine, name=name))
+
+    @io_point("catalog.get_many")
+    def jobs(self, names: Collection[str]) -> dict[str, JobRecord]:
+        """Those of the clone jobs that exist, by name, as clients see them, in one statement."""
+        return job_records.jobs_in(job_records.BY_NAMES.rows(self.engine, names))
+
+    def loop_reads(self) -> LoopReads:
+        """What ``jobs`` reads, for the running event loop: see ``job_records.jobs_in`` for its rows."""
+        return LoopReads(self.engine, job_records.BY_NAMES, point="catalog.get_many")
 
     @io_point("catalog.clone_ground")
     def clone_ground(self, vm_name: str) -> CloneGround | None:
@@ -152,6 +164,12 @@ class Catalog(ResourceWrites, CycleWrites, VmWrites):
             for job in session.scalars(_without_ledger(CloneJob, query.order_by(CloneJob.end_time.is_not(None)))):
                 found[job.parent].append(job)
         return found
+
+    @io_point("catalog.boot_proofs")
+    def boot_proofs(self, vm_name: str, limit: int) -> list[Proof]:
+        """What the VM's clones have shown of its snapshots, newest first."""
+        with self._reader() as session:
+            return [Proof(*row) for row in session.execute(boot_proofs.OF_VM.limit(limit), {"vm": vm_name})]
 
     @io_point("catalog.locations")
     def locations(self, project: str) -> list[str]:

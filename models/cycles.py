@@ -131,6 +131,8 @@ class CycleWrites(CatalogBase):
     @io_point("catalog.forget_snapshot")
     def forget_snapshot(self, snapshot: Snapshot) -> bool:
         """Drop the row of a deleted VM's snapshot whose file is gone: rows that are left are files to remove."""
-        gone = sa.delete(Snapshot).where(Snapshot.store_key == snapshot.store_key, ~alive(Snapshot.cycle))
+        gone = sa.delete(Snapshot).where(
+            Snapshot.cycle == snapshot.cycle, Snapshot.disk_number == snapshot.disk_number, ~alive(Snapshot.cycle)
+        )
         with self._sessions.begin() as session:
             return changed(session.execute(gone)) == 1

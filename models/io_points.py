@@ -29,6 +29,11 @@ def install_hook(hook: Hook | None) -> None:
     _hook = hook
 
 
+def has_hook() -> bool:
+    """Whether something watches the points, or makes them fail."""
+    return _hook is not None
+
+
 def names() -> frozenset[str]:
     """Every point that this process has defined so far."""
     return frozenset(_names)

@@ -117,6 +117,14 @@ POINTS = (
     Point(81, "audit.record", "audit", _ROUND),
     Point(82, "audit.mark_deleting", "audit", _ROUND),
     Point(83, "audit.mark_gone", "audit", _ROUND),
+    Point(84, "target.find.boot_image", "steps", _RETRY),
+    Point(85, "target.create.boot_image", "steps", _RETRY),
+    Point(86, "target.delete.boot_image", "finish", _PAUSE),
+    Point(87, "target.screenshot.instance", "steps", "the evidence of the boot has no screenshot and says why"),
+    Point(88, "catalog.boot_proofs", "reads", _READ),
+    Point(89, "catalog.stored_cycles", "catalog", _USER),
+    Point(90, "catalog.mark_pruned", "catalog", _USER),
+    Point(91, "catalog.forget_pruned", "catalog", _USER),
 )
 
 _ROW = re.compile(r"^\| (\d+) \| `([a-z_.]+)`", re.MULTILINE)

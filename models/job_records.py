@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from models.listing import KEY_PREFIX
-from models.prepared import Prepared, Row
+from models.prepared import Prepared, PreparedIn, Row
 from models.schema import CloneJob, CloneStep
 from models.states import JobState, StepKind
 
@@ -48,12 +48,11 @@ COLUMNS: tuple[Any, ...] = (
 )  # fmt: skip
 _WIDTH = len(COLUMNS)
 _STEP: tuple[Any, ...] = (CloneStep.kind, CloneStep.start_time, CloneStep.end_time)
+_WITH_STEPS = sa.select(*COLUMNS, *_STEP).outerjoin(CloneStep, CloneStep.job_id == CloneJob.id)
 BY_NAME = Prepared(
-    sa.select(*COLUMNS, *_STEP)
-    .outerjoin(CloneStep, CloneStep.job_id == CloneJob.id)
-    .where(CloneJob.name == sa.bindparam("name", type_=sa.String()))
-    .order_by(CloneStep.position)
+    _WITH_STEPS.where(CloneJob.name == sa.bindparam("name", type_=sa.String())).order_by(CloneStep.position)
 )
+BY_NAMES = PreparedIn(_WITH_STEPS.order_by(CloneJob.name, CloneStep.position), CloneJob.name)
 _STEPS = (
     sa.select(CloneStep.job_id, *_STEP)
     .where(CloneStep.job_id.in_(sa.bindparam("jobs", expanding=True)))
@@ -68,6 +67,18 @@ def job_of(rows: Sequence[Row]) -> JobRecord | None:
     job = JobRecord(*rows[0][:_WIDTH])
     job.steps = [StepRecord(*row[_WIDTH:]) for row in rows if row[_WIDTH] is not None]
     return job
+
+
+def jobs_in(rows: Sequence[Row]) -> dict[str, JobRecord]:
+    """The jobs of ``BY_NAMES``'s rows."""
+    jobs: dict[str, JobRecord] = {}
+    for row in rows:
+        job = jobs.get(row[1])
+        if job is None:
+            job = jobs[row[1]] = JobRecord(*row[:_WIDTH])
+        if row[_WIDTH] is not None:
+            job.steps.append(StepRecord(*row[_WIDTH:]))
+    return jobs
 
 
 def page(connection: Connection, query: sa.Select[Any]) -> list[tuple[JobRecord, tuple[Any, ...]]]:

@@ -7,11 +7,13 @@ out. There is no BEGIN and no COMMIT around it: one statement is a transaction b
 
 from __future__ import annotations
 
+import json
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Engine
 
 Row = Sequence[Any]
@@ -25,11 +27,16 @@ class Prepared:
         self._statement = statement
         self._compiled: weakref.WeakKeyDictionary[sa.Dialect, _Compiled] = weakref.WeakKeyDictionary()
 
+    def compiled(self, dialect: sa.Dialect) -> _Compiled:
+        """The statement as this dialect writes it."""
+        compiled = self._compiled.get(dialect)
+        if compiled is None:
+            compiled = self._compiled[dialect] = _Compiled(self._statement, dialect)
+        return compiled
+
     def rows(self, engine: Engine, **parameters: Any) -> list[Row]:
         """The rows, each a sequence of the columns' Python values. Raises what SQLAlchemy raises."""
-        compiled = self._compiled.get(engine.dialect)
-        if compiled is None:
-            compiled = self._compiled[engine.dialect] = _Compiled(self._statement, engine.dialect)
+        compiled = self.compiled(engine.dialect)
         connection = engine.raw_connection()
         try:
             driver = connection.driver_connection
@@ -46,6 +53,32 @@ class Prepared:
                 ) from error
         finally:
             connection.close()
+
+
+class PreparedIn:
+    """A statement for the rows whose column has one of several values, with one text for any number of them.
+
+    SQLAlchemy's expanding IN makes another text for each number of values, which the server would plan each time.
+    """
+
+    def __init__(self, statement: sa.Select[Any], column: Any) -> None:
+        array = sa.bindparam("values", type_=postgresql.ARRAY(sa.String()))
+        each = sa.func.json_each(sa.bindparam("values", type_=sa.String())).table_valued("value")
+        self._array = Prepared(statement.where(column == sa.any_(array)))
+        self._json = Prepared(statement.where(column.in_(sa.select(each.c.value))))
+
+    def rows(self, engine: Engine, values: Collection[str]) -> list[Row]:
+        """As ``Prepared.rows``."""
+        if engine.dialect.name == "postgresql":
+            return self._array.rows(engine, values=list(values))
+        return self._json.rows(engine, values=json.dumps(list(values)))
+
+    def numbered(self, engine: Engine) -> tuple[str, Callable[[Row], Row]]:
+        """For PostgreSQL: the text with ``$1`` for the array of values, as libpq takes it, and what makes a row of
+        Python's values of what psycopg reads."""
+        dialect = type(engine.dialect)(dbapi=engine.dialect.dbapi, paramstyle="numeric_dollar")  # type: ignore[call-arg]
+        compiled = self._array.compiled(dialect)
+        return compiled.text, compiled.converted
 
 
 class _Compiled:
@@ -75,9 +108,10 @@ class _Compiled:
             cursor.close()
             if self._autocommit and not driver.closed:
                 driver.autocommit = False
-        return [self._converted(row) for row in rows]
+        return [self.converted(row) for row in rows]
 
-    def _converted(self, row: Sequence[Any]) -> Row:
+    def converted(self, row: Row) -> Row:
+        """The row with Python's values where the driver has others."""
         values = list(row)
         for at, process in self._processors:
             values[at] = process(values[at])

@@ -116,16 +116,19 @@ class ReplicationCycle(Base):
     end_time: Mapped[dt.datetime | None]
     pause_time: Mapped[dt.datetime | None]  # when the pause began that goes on while it is PAUSED
     paused_us: Mapped[int] = mapped_column(sa.BigInteger, default=0, server_default="0")  # of the pauses before that
+    pruned_time: Mapped[dt.datetime | None]  # since then no job pins it; rows of snapshots left are files to remove
     snapshots: Mapped[list[Snapshot]] = relationship(order_by="Snapshot.disk_number", lazy="selectin")
 
 
 class Snapshot(Base):
-    """One disk of a cycle, as it lies in the snapshot store under ``store_key``."""
+    """One disk of a cycle, as it lies in the snapshot store under ``store_key``; by reference, at a provider under its name."""
 
     __tablename__ = "snapshots"
+    __table_args__ = (sa.Index("uq_snapshots_file", "store_key", unique=True, sqlite_where=sa.text("format != 'reference'"),
+                               postgresql_where=sa.text("format != 'reference'")),)  # fmt: skip
     cycle: Mapped[str] = mapped_column(sa.ForeignKey("replication_cycles.name"), primary_key=True)
     disk_number: Mapped[int] = mapped_column(primary_key=True)
-    store_key: Mapped[str] = mapped_column(unique=True)
+    store_key: Mapped[str]
     format: Mapped[str]
     virtual_size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     stored_size_bytes: Mapped[int] = mapped_column(sa.BigInteger)

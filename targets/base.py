@@ -14,7 +14,7 @@ import enum
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 LABEL_JOB_ID = "clonejob-id"
 LABEL_EPOCH = "clonejob-epoch"
@@ -25,6 +25,7 @@ class ResourceKind(enum.StrEnum):
     """What a job may create on a target."""
 
     ADAPTED_IMAGE = "adapted_image"  # scaffold: the pinned snapshot with the guest's OS adapted
+    BOOT_IMAGE = "boot_image"  # scaffold: what a provider that starts instances from images only needs for one
     DISK = "disk"  # product: one of the clone's disks
     INSTANCE = "instance"  # product: the clone itself
 
@@ -67,10 +68,14 @@ def token(job_id: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One uploaded disk of a replication cycle. ``key`` is its place in the snapshot store; ``format`` is never probed."""
+    """One disk of a replication cycle. ``key`` is its place in the snapshot store; ``format`` is never probed.
+
+    A "reference" lies at the provider already: ``key`` is the provider's own name of the snapshot or image, and
+    ``sha256`` is empty, for nobody here has seen its bytes.
+    """
 
     key: str
-    format: str  # "raw" | "qcow2"
+    format: str  # "raw" | "qcow2" | "reference"
     virtual_size_bytes: int
     sha256: str
 
@@ -96,6 +101,7 @@ class AdaptedImageSpec:
     hostname: str
     license_type: str = ""
     modifiers: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +117,31 @@ class DiskSpec:
     snapshot: Snapshot
     adapted_image: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BootImageSpec:
+    """An image of all the clone's disks, boot disk first, for a target with ``boots_from_image``.
+
+    ``snapshots`` are in the order of the disks. An instance must not need it once it is READY: it is scaffold.
+    """
+
+    ref: ResourceRef
+    owner: Owner
+    snapshots: tuple[Snapshot, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """The clone. ``disks`` are names of READY disks in boot order; ``machine_type`` as in ComputeEngineTargetDetails."""
+    """The clone. ``disks`` are names of READY disks in boot order; ``machine_type`` as in ComputeEngineTargetDetails.
+
+    ``boot_image`` is the name of a READY boot image instead, for a target with ``boots_from_image``: ``disks`` is empty
+    then, and the instance's disks come and go with it. ``details`` is the job's ComputeEngineTargetDetails whole, as
+    protobuf JSON.
+    """
 
     ref: ResourceRef
     owner: Owner
@@ -124,14 +150,29 @@ class InstanceSpec:
     machine_type: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    boot_image: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
-ResourceSpec = AdaptedImageSpec | DiskSpec | InstanceSpec
+ResourceSpec = AdaptedImageSpec | DiskSpec | BootImageSpec | InstanceSpec
+
+
+def parts_of(spec: ResourceSpec) -> list[ResourceRef]:
+    """The job's own resources that must be READY before this one can be made."""
+    if isinstance(spec, InstanceSpec):
+        image = [ResourceRef(ResourceKind.BOOT_IMAGE, spec.boot_image)] if spec.boot_image is not None else []
+        return [*(ResourceRef(ResourceKind.DISK, disk) for disk in spec.disks), *image]
+    if isinstance(spec, DiskSpec) and spec.adapted_image is not None:
+        return [ResourceRef(ResourceKind.ADAPTED_IMAGE, spec.adapted_image)]
+    return []
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the target says exists. ``uid`` tells two resources apart that had the same name at different times."""
+    """What the target says exists. ``uid`` tells two resources apart that had the same name at different times.
+
+    ``report``: of an adapted image, what was done to its guest, as JSON of at most some 20 KiB.
+    """
 
     ref: ResourceRef
     uid: str
@@ -139,6 +180,7 @@ class Observed:
     labels: Mapping[str, str]
     detail: str = ""
     progress_percent: int | None = None
+    report: Mapping[str, Any] | None = None
 
     @property
     def job_id(self) -> str | None:
@@ -148,12 +190,19 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class BootReport:
-    """What the guest has shown. ``console`` is the last few KiB of serial output, decoded with replacement."""
+    """What the guest has shown. ``console`` is the last few KiB of serial output, decoded with replacement.
+
+    Seconds run from the instance's start, and are None where the target cannot tell: ``boot_seconds`` to what made it
+    BOOTED; ``first_output_seconds`` and ``last_output_seconds`` to the console's first and last output, each at most:
+    whoever looks repeatedly keeps the least.
+    """
 
     verdict: BootVerdict
     console: str = ""
     boot_seconds: float | None = None
     detail: str = ""
+    first_output_seconds: float | None = None
+    last_output_seconds: float | None = None
 
 
 @runtime_checkable
@@ -162,10 +211,14 @@ class Target(Protocol):
 
     Every call returns within ``call_timeout_s`` or raises; work that takes longer goes on at the provider and is seen
     by ``find`` as CREATING or DELETING. Every call may raise ``TransientError``.
+
+    ``boots_from_image``: instances are started from an image that holds all their disks (EC2), not from disks that were
+    made before. The plan then has one BOOT_IMAGE in place of the disks.
     """
 
     name: str
     call_timeout_s: float
+    boots_from_image: bool
 
     def check(self, specs: Sequence[ResourceSpec]) -> None:
         """Tell before anything is made whether the plan can work here. No side effects.
@@ -204,3 +257,6 @@ class Target(Protocol):
 
     def boot_report(self, ref: ResourceRef) -> BootReport:
         """What the instance's console shows by now; does not wait."""
+
+    def screenshot(self, ref: ResourceRef) -> bytes | None:
+        """What the instance's screen shows now, as PNG; None if this target or this instance has none."""

@@ -28,6 +28,13 @@ _INCOMPATIBLE_KNOWN = 0b11111  # dirty, corrupt, external data file, compression
 _EXTENSION_END = 0
 _EXTENSION_DATA_FILE = 0x44415441
 _MAX_L1_BYTES = 32 * 2**20  # QEMU's own bound
+_MAX_REFCOUNT_TABLE_BYTES = 8 * 2**20  # QEMU's own bound
+# Clusters that one entry of the level 1 table stands for: a level 2 table is one cluster of entries of 8 bytes. Extended
+# entries have 16, so that half as many fit; that much slack is left to QEMU's own check.
+_L1_ENTRY_CLUSTERS = {bits: 1 << (bits - 3) for bits in _CLUSTER_BITS}
+_COMPRESSION_TYPE_AT = 104
+_COMPRESSIONS = (0, 1)  # zlib, zstd
+_INCOMPATIBLE_COMPRESSION = 1 << 3
 _HEAD_BYTES = 64 * 1024  # what is read of a file; headers and their extensions stay far below
 _OTHER_FORMATS = {b"KDMV": "VMDK", b"vhdxfile": "VHDX", b"conectix": "VHD", b"<<< ": "VDI", b"QED\0": "QED"}
 
@@ -81,13 +88,17 @@ def detect_format(path: str | os.PathLike[str]) -> str:
         return "qcow2"
     if head[510:512] == b"\x55\xaa":
         return "raw"
-    found = next((other for magic, other in _OTHER_FORMATS.items() if head.startswith(magic)), None)
-    if found:
+    if found := _other_format(head):
         raise ImageError(f"{name}: a {found} image is not accepted; convert it with qemu-img convert -O qcow2.")
     raise ImageError(
         f"{name}: not a disk image: no qcow2 header and no boot signature; "
         "name it with --format raw if it is a raw data disk."
     )
+
+
+def _other_format(head: bytes) -> str | None:
+    """What the head is that is no format of ours."""
+    return next((other for magic, other in _OTHER_FORMATS.items() if head.startswith(magic)), None)
 
 
 def _read_head(path: str | os.PathLike[str]) -> tuple[bytes, int]:
@@ -118,6 +129,8 @@ def _read_head(path: str | os.PathLike[str]) -> tuple[bytes, int]:
 def _check_raw(name: str, head: bytes, file_size: int) -> int:
     if head.startswith(_QCOW2_MAGIC):
         raise ImageError(f"{name}: was named raw but has a qcow2 header; name it with --format qcow2.")
+    if other := _other_format(head):
+        raise ImageError(f"{name}: was named raw but is a {other} image; convert it with qemu-img convert -O qcow2.")
     if file_size % SECTOR_BYTES:
         raise ImageError(
             f"{name}: its {file_size} bytes are not a multiple of {SECTOR_BYTES}, so it is cut off or not a raw disk; "
@@ -133,7 +146,8 @@ def _check_qcow2(name: str, head: bytes, file_size: int) -> int:
     if len(head) < _QCOW2_V2_HEADER.size:
         raise _truncated(name)
     fields = _QCOW2_V2_HEADER.unpack_from(head)
-    _, version, backing_offset, backing_size, cluster_bits, size, crypt_method, l1_size, l1_offset = fields[:9]
+    _, version, backing_offset, backing_size, cluster_bits, size, crypt_method = fields[:7]
+    snapshots = fields[11]
     if version not in _VERSIONS:
         raise ImageError(f"{name}: qcow2 version {version} is not supported; convert it with qemu-img convert.")
     if backing_offset or backing_size:
@@ -144,9 +158,24 @@ def _check_qcow2(name: str, head: bytes, file_size: int) -> int:
     if cluster_bits not in _CLUSTER_BITS:
         raise _damaged(name, f"cluster size 2^{cluster_bits}")
     _check_extensions(name, head, header_bytes, 1 << cluster_bits)
+    _check_tables(name, fields, file_size)
+    if snapshots:
+        raise ImageError(f"{name}: has {snapshots} snapshots inside it; convert it with qemu-img convert -O qcow2.")
+    return int(size)
+
+
+def _check_tables(name: str, fields: tuple[int, ...], file_size: int) -> None:
+    """The tables lie in the file, are not larger than QEMU's own bounds, and fit the disk."""
+    cluster_bits, size, _, l1_size, l1_offset, refcount_offset, refcount_clusters = fields[4:11]
     if l1_size * 8 > _MAX_L1_BYTES or l1_offset % 512 or l1_offset + l1_size * 8 > file_size:
         raise _truncated(name) if l1_offset + l1_size * 8 > file_size else _damaged(name, "level 1 table")
-    return int(size)
+    if size <= MAX_VIRTUAL_SIZE_BYTES and l1_size * _L1_ENTRY_CLUSTERS[cluster_bits] < -(-size >> cluster_bits):
+        raise _damaged(name, "level 1 table is too small for the disk")
+    refcount_bytes = refcount_clusters << cluster_bits
+    if refcount_bytes > _MAX_REFCOUNT_TABLE_BYTES or refcount_offset % (1 << cluster_bits):
+        raise _damaged(name, "reference count table")
+    if refcount_offset + refcount_bytes > file_size:
+        raise _truncated(name)
 
 
 def _check_v3(name: str, head: bytes) -> int:
@@ -171,6 +200,10 @@ def _check_v3(name: str, head: bytes) -> int:
         or header_length > _HEAD_BYTES
     ):
         raise _damaged(name, "header length or reference counts")
+    if incompatible & _INCOMPATIBLE_COMPRESSION and (
+        header_length <= _COMPRESSION_TYPE_AT or head[_COMPRESSION_TYPE_AT] not in _COMPRESSIONS
+    ):
+        raise ImageError(f"{name}: is compressed in a way that is not known here; convert it with qemu-img convert.")
     return int(header_length)
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from targets import qemu_vm
+from targets import qemu_boot, qemu_copies, qemu_vm
+from targets.adaptation import Policy
 from targets.base import (
-    LABEL_EPOCH,
-    LABEL_JOB_ID,
     AdaptedImageSpec,
+    BootImageSpec,
     BootReport,
-    BootVerdict,
     DiskSpec,
     InstanceSpec,
     Observed,
@@ -27,29 +25,32 @@ from targets.base import (
     ResourceRef,
     ResourceSpec,
     Status,
-    token,
 )
-from targets.errors import ConflictError, RefusedError, TargetError, TransientError
+from targets.errors import ConflictError, RefusedError, TargetError, UnsupportedError
 from targets.local_files import Tombstones, check_job_id, storage_errors_translated
-from targets.qemu_disks import DISK_FILE, DiskMaker
-from targets.qemu_folders import MAKING, READY, Meta, ResourceFolders
-from targets.qemu_machine import FIRMWARE_LOG, SERIAL_LOG, VmLabel, command_line, parse_machine_type
+from targets.qemu_boot import BOOTED_PATTERN
+from targets.qemu_copies import FULL
+from targets.qemu_disks import DiskMaker, disk_file
+from targets.qemu_flatten import flatten_offline, flatten_running, has_backing, is_unlinked_overlay
+from targets.qemu_folders import READY, Json, Meta, ResourceFolders, facts_of
+from targets.qemu_machines import MachineOptions, Machines
 from targets.qemu_tools import DiskTools, find_tool
+from targets.snapshot_holder import Progress
+from targets.snapshot_links import check_linkable, drop_base
 from targets.snapshot_store import FileSnapshotStore
 
-BOOTED_PATTERN = r"BOOTED hostname=[^\n]*\n|\blogin: "
-_NO_BOOT = b"No bootable device."
-_CONSOLE_BYTES = 8 * 1024
-# Shares of call_timeout_s, so that no call takes longer: a create waits for its lock, then runs four tools or QEMU.
-_LOCK_SHARE, _TOOL_SHARE, _START_SHARE, _KILL_SHARE = 0.3, 0.15, 0.3, 0.1
-_STOP_ATTEMPTS = 3  # a machine whose creator was killed while it started may fork once more
+# Shares of call_timeout_s, so that no call takes longer.
+# A create waits for its lock, then runs four tools, or one and adapts, or QEMU.
+_LOCK_SHARE, _TOOL_SHARE, _ADAPT_SHARE, _STOP_SHARE, _SCREEN_SHARE = 0.3, 0.15, 0.5, 0.1, 0.3
 
 
 class QemuTarget:
     """See ``targets.base.Target``. Everything is under ``root``; several processes may use one root.
 
-    ``accel`` is QEMU's; "tcg" works everywhere. ``boot_pattern``: what the serial console of a booted guest shows.
+    ``boot_pattern``: what the serial console of a booted guest shows.
     """
+
+    boots_from_image = False
 
     def __init__(
         self,
@@ -60,24 +61,26 @@ class QemuTarget:
         qemu_binary: str = "qemu-system-x86_64",
         qemu_img: str = "qemu-img",
         qemu_io: str = "qemu-io",
-        accel: str = "tcg",
+        machines: MachineOptions | None = None,
         call_timeout_s: float = 30.0,
-        default_memory_mb: int = 64,
         boot_pattern: str = BOOTED_PATTERN,
+        clone_mode: str = "overlay",
+        os_adaptation: Policy = Policy.REQUIRED,
     ) -> None:
         self.name = name
         self.call_timeout_s = call_timeout_s
         self.root = Path(root).resolve()
         self._snapshots = snapshots
         self._programs = (qemu_binary, qemu_img, qemu_io)
-        self._accel = accel
-        self._default_memory_mb = default_memory_mb
+        self._clone_mode = clone_mode
         self._boot_pattern = re.compile(boot_pattern.encode())
         self._root_id = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
         self._folders = ResourceFolders(self.root, lock_timeout_s=call_timeout_s * _LOCK_SHARE)
+        options = replace(machines or MachineOptions(), binary=qemu_binary)
+        self._machines = Machines(self.root, self._folders, self._root_id, options, call_timeout_s=call_timeout_s)
         self._tombstones = Tombstones(self.root / "tombstones", durable=True)
         tools = DiskTools(qemu_img, qemu_io, timeout_s=call_timeout_s * _TOOL_SHARE)
-        self._disks = DiskMaker(tools, snapshots)
+        self._disks = DiskMaker(tools, snapshots, os_adaptation, adapt_timeout_s=call_timeout_s * _ADAPT_SHARE)
 
     def check(self, specs: Sequence[ResourceSpec]) -> None:
         """Programs are installed, snapshots are there and sound, machine types are known. See ``Target.check``."""
@@ -86,12 +89,18 @@ class QemuTarget:
         for spec in specs:
             self._folders.path(spec.ref)
             if isinstance(spec, InstanceSpec):
-                parse_machine_type(spec.machine_type, default_memory_mb=self._default_memory_mb)
+                self._machines.check(spec)
+            elif isinstance(spec, BootImageSpec):
+                raise _no_boot_images()
             else:
-                self._disks.source(spec.snapshot)
+                source = self._disks.check(spec)
+                if self._clone_mode != FULL or isinstance(spec, AdaptedImageSpec):
+                    check_linkable(source, self.root)
 
     def create(self, spec: ResourceSpec) -> Observed:
         """See ``Target.create``."""
+        if isinstance(spec, BootImageSpec):
+            raise _no_boot_images()
         owner = spec.owner
         check_job_id(owner.job_id)
         with storage_errors_translated(), self._folders.locked(spec.ref):
@@ -99,14 +108,17 @@ class QemuTarget:
             if seen is not None and seen.job_id != owner.job_id:
                 raise ConflictError(f"{spec.ref} exists and does not belong to job {owner.job_id}.")
             meta = self._folders.meta(spec.ref)
-            if meta is None or meta.state != READY or (seen is not None and seen.status is Status.FAILED):
+            if meta is not None and isinstance(spec, DiskSpec) and qemu_copies.is_copy(meta):
+                meta = self._go_on(spec, meta)
+            elif meta is None or meta.state != READY or (seen is not None and seen.status is Status.FAILED):
                 meta = self._make_anew(spec)
             elif isinstance(spec, InstanceSpec) and seen is not None and seen.status is Status.STOPPED:
                 self._tombstones.refuse_buried(owner.job_id)
-                self._start(spec, meta)
+                self._machines.start(spec, meta, self._disks_of(spec))
             else:
                 self._tombstones.refuse_buried(owner.job_id)
-        return Observed(spec.ref, meta.uid, Status.READY, meta.labels)
+        status = Status.READY if meta.state == READY else Status.CREATING
+        return Observed(spec.ref, meta.uid, status, meta.labels, report=meta.report)
 
     def find(self, ref: ResourceRef) -> Observed | None:
         """See ``Target.find``. A machine that runs without its folder is found by its process."""
@@ -133,48 +145,67 @@ class QemuTarget:
         with storage_errors_translated():
             found = [seen for ref in self._folders.refs() if (seen := self.find(ref)) is not None]
         known = {seen.uid for seen in found}
-        lone = [_orphan(vm.label) for vm in qemu_vm.running(self._root_id) if vm.label.uid not in known]
+        lone = [seen for seen in self._machines.orphans() if seen.uid not in known]
         return [seen for seen in (*found, *lone) if seen.job_id is not None]
+
+    def held_snapshots(self) -> set[str]:
+        """See ``SnapshotHolder``: those of disks that have no link to their base and name it by its path."""
+        with storage_errors_translated():
+            noted = [(self._folders.meta(ref), disk_file(self._folders.path(ref))) for ref in self._folders.refs()]
+            return {meta.facts["snapshot"] for meta, disk in noted if meta is not None and is_unlinked_overlay(disk)}
+
+    def flatten(self, ref: ResourceRef, *, job_id: str, uid: str, progress: Progress) -> bool:
+        """See ``SnapshotHolder``. The link to the snapshot goes last."""
+        with storage_errors_translated(), self._folders.locked(ref):
+            seen, disk = self._find(ref), disk_file(self._folders.path(ref))
+            if seen is None or (seen.uid, seen.job_id, seen.status) != (uid, job_id, Status.READY):
+                raise ConflictError(f"{ref} is not the one that was to be made independent; it stays as it is.")
+            needed = has_backing(disk)
+            if needed and (machine := self._machines.running_with(ref.name)) is not None:
+                flatten_running(disk, machine, progress)
+            elif needed:
+                flatten_offline(disk, self._programs[1], progress)
+            drop_base(disk.parent)
+            return needed
 
     def boot_report(self, ref: ResourceRef) -> BootReport:
         """See ``Target.boot_report``. ``boot_seconds`` runs from QEMU's start to the guest's last output."""
         with storage_errors_translated():
-            return self._boot_report(ref)
+            meta = self._folders.meta(ref)
+            return qemu_boot.report(
+                self._folders.path(ref), None if meta is None else meta.started_at, self._boot_pattern
+            )
+
+    def screenshot(self, ref: ResourceRef) -> bytes | None:
+        """See ``Target.screenshot``: of a machine that runs, also one that is paused."""
+        with storage_errors_translated():
+            meta, folder = self._folders.meta(ref), self._folders.path(ref)
+            if meta is None:
+                return None
+            timeout_s = self.call_timeout_s * _SCREEN_SHARE
+            return qemu_vm.screenshot(folder, lambda: self._machines.runs(ref, meta), timeout_s=timeout_s)
 
     def _find(self, ref: ResourceRef) -> Observed | None:
         looked = self._folders.look(ref)
         if looked is None:
-            orphans = [] if ref.kind is not ResourceKind.INSTANCE else qemu_vm.running(self._root_id)
-            return next((_orphan(vm.label) for vm in orphans if vm.label.name == ref.name), None)
+            orphans = self._machines.orphans() if ref.kind is ResourceKind.INSTANCE else ()
+            return next((seen for seen in orphans if seen.ref == ref), None)
         seen, meta = looked
+        folder = self._folders.path(ref)
+        if meta is not None and qemu_copies.is_copy(meta):
+            return qemu_copies.as_seen(seen, folder)
         if meta is None or meta.state != READY:
             return seen
-        folder = self._folders.path(ref)
         if ref.kind is ResourceKind.INSTANCE:
-            runs = qemu_vm.of_instance(folder, self._root_id, meta.uid)
-            return seen if runs else replace(seen, status=Status.STOPPED)
-        if not (folder / DISK_FILE).is_file():
+            return seen if self._machines.runs(ref, meta) else replace(seen, status=Status.STOPPED)
+        if not disk_file(folder).is_file():
             return replace(seen, status=Status.FAILED, detail="its disk file is gone")
         return seen
 
-    def _boot_report(self, ref: ResourceRef) -> BootReport:
-        folder, meta = self._folders.path(ref), self._folders.meta(ref)
-        serial = _tail(folder / SERIAL_LOG)
-        console = serial.decode(errors="replace")
-        if match := self._boot_pattern.search(serial):
-            # The file's time is that of its last output: only if that was the match does it tell the boot's end.
-            is_last = match.end() == len(serial) and meta is not None and meta.started_at is not None
-            end = (folder / SERIAL_LOG).stat().st_mtime
-            seconds = max(0.0, end - meta.started_at) if is_last and meta and meta.started_at else None
-            return BootReport(BootVerdict.BOOTED, console, seconds)
-        if _NO_BOOT in _tail(folder / FIRMWARE_LOG):
-            return BootReport(BootVerdict.NO_BOOT, console, detail="The firmware found no bootable device.")
-        return BootReport(BootVerdict.WAITING, console)
-
-    def _make_anew(self, spec: ResourceSpec) -> Meta:
+    def _make_anew(self, spec: AdaptedImageSpec | DiskSpec | InstanceSpec) -> Meta:
         """Make the resource from nothing: what is left of a half-made one goes first."""
         if isinstance(spec, InstanceSpec):
-            adopted = self._adopt(spec.ref)
+            adopted = self._machines.adopt(spec.ref)
             if adopted is not None:
                 self._tombstones.refuse_buried(spec.owner.job_id)
                 return adopted
@@ -182,58 +213,56 @@ class QemuTarget:
         if left is not None:
             self._remove(spec.ref, left.uid)
         extra = {} if isinstance(spec, AdaptedImageSpec) else spec.labels
-        meta = self._folders.claim(spec.ref, {**extra, **spec.owner.labels()}, _facts(spec))
+        meta = self._folders.claim(spec.ref, {**extra, **spec.owner.labels()}, facts_of(spec, self._clone_mode))
         try:
             # After the claim: clean-up buries first and then looks, so one of the two sees the other.
             self._tombstones.refuse_buried(spec.owner.job_id)
             if isinstance(spec, InstanceSpec):
-                return self._start(spec, meta)
-            self._make_disk(spec)
-            return self._folders.save(spec.ref, replace(meta, state=READY))
+                return self._machines.start(spec, meta, self._disks_of(spec))
+            if isinstance(spec, DiskSpec) and qemu_copies.is_copy(meta):
+                self._copy(spec, meta)
+                return meta
+            return self._folders.save(spec.ref, replace(meta, state=READY, report=self._make_disk(spec)))
         except (TargetError, OSError):
             self._remove(spec.ref, meta.uid)
             raise
 
-    def _make_disk(self, spec: AdaptedImageSpec | DiskSpec) -> None:
+    def _copy(self, spec: DiskSpec, meta: Meta) -> None:
+        image = None
+        if spec.adapted_image is not None:
+            image = self._require(spec, ResourceRef(ResourceKind.ADAPTED_IMAGE, spec.adapted_image))
+        self._disks.start_copy(
+            self._folders.path(spec.ref), spec.snapshot, image, label=meta.uid, qemu_img=self._programs[1]
+        )
+
+    def _go_on(self, spec: DiskSpec, meta: Meta) -> Meta:
+        """A full copy that was begun: it is done, it runs, it is taken up again, or it can never succeed."""
+        folder = self._folders.path(spec.ref)
+        self._tombstones.refuse_buried(spec.owner.job_id)
+        if qemu_copies.is_running(folder):
+            return meta
+        if disk_file(folder).is_file():
+            return replace(meta, state=READY)
+        state = qemu_copies.state_of(folder) or {}
+        if state.get("permanent"):
+            self._remove(spec.ref, meta.uid)
+            raise RefusedError(f"{spec.ref} could not be copied: {state['error']}.")
+        self._copy(spec, meta)
+        return meta
+
+    def _make_disk(self, spec: AdaptedImageSpec | DiskSpec) -> Json | None:
         folder = self._folders.path(spec.ref)
         if isinstance(spec, AdaptedImageSpec):
-            self._disks.make_adapted(folder, spec.snapshot, spec.hostname)
-        elif spec.adapted_image is None:
+            return self._disks.make_adapted(folder, spec)
+        if spec.adapted_image is None:
             self._disks.make_overlay(folder, spec.snapshot)
         else:
             image = self._require(spec, ResourceRef(ResourceKind.ADAPTED_IMAGE, spec.adapted_image))
             self._disks.copy_adapted(folder, image)
-
-    def _adopt(self, ref: ResourceRef) -> Meta | None:
-        """The instance that a creator started before it died, if its machine answers."""
-        meta, folder = self._folders.meta(ref), self._folders.path(ref)
-        if meta is None or meta.state != MAKING or meta.started_at is None:
-            return None
-        if qemu_vm.of_instance(folder, self._root_id, meta.uid) and qemu_vm.is_answering(folder):
-            return self._folders.save(ref, replace(meta, state=READY))
         return None
 
-    def _start(self, spec: InstanceSpec, meta: Meta) -> Meta:
-        machine = parse_machine_type(spec.machine_type, default_memory_mb=self._default_memory_mb)
-        disks = [self._require(spec, ResourceRef(ResourceKind.DISK, name)) / DISK_FILE for name in spec.disks]
-        job_id, epoch = meta.labels[LABEL_JOB_ID], meta.labels[LABEL_EPOCH]
-        command = command_line(
-            find_tool(self._programs[0]),
-            accel=self._accel,
-            machine=machine,
-            label=VmLabel(self._root_id, spec.ref.name, job_id, epoch, meta.uid),
-            vm_uuid=token(job_id, spec.ref.name),
-            disks=disks,
-        )
-        meta = self._folders.save(spec.ref, replace(meta, started_at=time.time()))
-        try:
-            qemu_vm.start(command, self._folders.path(spec.ref), timeout_s=self.call_timeout_s * _START_SHARE)
-        except RefusedError as error:
-            raise RefusedError(
-                f"QEMU refused to start {spec.ref} with {machine.cpus} CPU(s) and {machine.memory_mb} MB of memory: "
-                f"{error}."
-            ) from error
-        return self._folders.save(spec.ref, replace(meta, state=READY))
+    def _disks_of(self, spec: InstanceSpec) -> list[Path]:
+        return [disk_file(self._require(spec, ResourceRef(ResourceKind.DISK, name))) for name in spec.disks]
 
     def _require(self, spec: ResourceSpec, part: ResourceRef) -> Path:
         """The folder of a READY part of the same job. Raises: RefusedError."""
@@ -244,38 +273,12 @@ class QemuTarget:
 
     def _remove(self, ref: ResourceRef, uid: str) -> None:
         if ref.kind is ResourceKind.INSTANCE:
-            self._stop(ref, uid)
+            self._machines.stop(ref, uid)
+        elif ref.kind is ResourceKind.DISK:
+            qemu_copies.stop(self._folders.path(ref), uid, timeout_s=self.call_timeout_s * _STOP_SHARE)
+        self._disks.release(self._folders.path(ref))
         self._folders.remove(ref)
 
-    def _stop(self, ref: ResourceRef, uid: str) -> None:
-        """End the instance's processes, and look at the whole process list before that is believed."""
-        folder = self._folders.path(ref)
-        for _ in range(_STOP_ATTEMPTS):
-            vms = [vm for vm in qemu_vm.running(self._root_id) if vm.label.uid == uid]
-            if not vms:
-                return
-            qemu_vm.stop(vms, folder, timeout_s=self.call_timeout_s * _KILL_SHARE)
-        raise TransientError(f"{ref} still has a process after it was killed; try again.")
 
-
-def _facts(spec: ResourceSpec) -> dict[str, str]:
-    """What a person who looks into the folder wants to know."""
-    if isinstance(spec, InstanceSpec):
-        return {"disks": " ".join(spec.disks), "hostname": spec.hostname, "machine_type": spec.machine_type}
-    return {"snapshot": spec.snapshot.key, "sha256": spec.snapshot.sha256}
-
-
-def _orphan(label: VmLabel) -> Observed:
-    ref = ResourceRef(ResourceKind.INSTANCE, label.name)
-    labels = {LABEL_JOB_ID: label.job_id, LABEL_EPOCH: label.epoch}
-    return Observed(ref, label.uid, Status.FAILED, labels, "its folder is gone, its process runs")
-
-
-def _tail(path: Path) -> bytes:
-    """The last few KiB of a log; nothing if there is none yet."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _CONSOLE_BYTES))
-            return file.read(_CONSOLE_BYTES)
-    except FileNotFoundError:
-        return b""
+def _no_boot_images() -> UnsupportedError:
+    return UnsupportedError("A QEMU host starts instances from disks, not from images.")

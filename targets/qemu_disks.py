@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from targets import guest
-from targets.base import Snapshot
-from targets.errors import AdaptationError, SourceGoneError
+from targets import guest, qemu_copies
+from targets.adaptation import Policy, Report, Request, adapt, check_modifiers
+from targets.adaptation.export import release
+from targets.adaptation.tiny import adapt_tiny
+from targets.base import AdaptedImageSpec, DiskSpec, Snapshot
+from targets.errors import SourceGoneError, UnsupportedError
 from targets.images import ImageError, inspect_image
 from targets.local_files import fsync_folder
+from targets.qemu_folders import DISK_FILE, RAW_DISK_FILE, disk_file
 from targets.qemu_tools import DiskTools, sparse_copy, sync_file
+from targets.snapshot_links import base_of, link_base
 from targets.snapshot_store import FileSnapshotStore, SnapshotStoreError
 
-DISK_FILE = "disk.qcow2"
+__all__ = ["DISK_FILE", "DiskMaker", "disk_file"]
 _TEMPORARY = f"{DISK_FILE}.tmp"
 
 
 class DiskMaker:
     """Makes the file of a disk or an adapted image in the resource's folder: whole under its name, or not at all."""
 
-    def __init__(self, tools: DiskTools, snapshots: FileSnapshotStore) -> None:
+    def __init__(
+        self,
+        tools: DiskTools,
+        snapshots: FileSnapshotStore,
+        os_adaptation: Policy = Policy.REQUIRED,
+        *,
+        adapt_timeout_s: float = 15.0,
+    ) -> None:
         self._tools = tools
         self._snapshots = snapshots
+        self._policy = os_adaptation
+        self._adapt_timeout_s = adapt_timeout_s
 
     def source(self, snapshot: Snapshot) -> Path:
-        """The pinned snapshot's file, checked again: it is hostile input each time. Raises: SourceGoneError."""
+        """The pinned snapshot's file, checked again: it is hostile input each time.
+
+        Raises: SourceGoneError; UnsupportedError for a snapshot by reference.
+        """
+        if snapshot.format == "reference":
+            raise UnsupportedError(
+                f"Disk {snapshot.key} lies at its provider, and QEMU needs a file here: upload the disk with clonejob vm "
+                "import VM --disk FILE, or clone on a target at that provider."
+            )
         try:
             path = self._snapshots.path(snapshot.key)
             info = inspect_image(path, snapshot.format)
@@ -37,39 +61,73 @@ class DiskMaker:
             )
         return path
 
+    def check(self, spec: AdaptedImageSpec | DiskSpec) -> Path:
+        """The snapshot's file. Raises: SourceGoneError; UnsupportedError for adaptation modifiers that are not known."""
+        if isinstance(spec, AdaptedImageSpec):
+            check_modifiers(spec.modifiers)
+        return self.source(spec.snapshot)
+
     def make_overlay(self, folder: Path, snapshot: Snapshot) -> None:
         """A disk that shows the snapshot."""
         temporary = folder / _TEMPORARY
         self._tools.create_overlay(temporary, self.source(snapshot), snapshot.format)
         self._publish(temporary)
 
-    def make_adapted(self, folder: Path, snapshot: Snapshot, hostname: str) -> None:
-        """An overlay whose guest carries the host name, published only once it does. Raises: AdaptationError."""
+    def make_adapted(self, folder: Path, spec: AdaptedImageSpec) -> Mapping[str, Any]:
+        """An overlay whose guest is adapted, published only once it is; returns the report.
+
+        Raises: AdaptationError if the policy asks for more than could be done.
+        """
         temporary = folder / _TEMPORARY
-        self._tools.create_overlay(temporary, self.source(snapshot), snapshot.format)
-        boot, config = self._tools.read_first_sectors(temporary)
-        if not guest.is_config_sector(config):
-            raise AdaptationError(
-                f"The operating system on the VM's boot disk could not be adapted: found {guest.describe_boot_sector(boot)}"
-                " and no guest that is known here; set skip_os_adaptation in the VM's policy to clone it as it is"
-            )
-        try:
-            adapted = guest.with_hostname(config, hostname)
-        except ValueError as error:
-            raise AdaptationError(f"The guest could not be adapted: {error}.") from error
-        self._tools.write_sector(temporary, guest.CONFIG_LBA, adapted)
-        if self._tools.read_first_sectors(temporary)[1] != adapted:  # the effect counts, not the tool's exit status
-            raise AdaptationError("The guest could not be adapted: its config sector did not change.")
+        self._tools.create_overlay(temporary, self.source(spec.snapshot), spec.snapshot.format)
+        report = self._adapt(temporary, spec)
         self._publish(temporary)
+        return report.as_json()
+
+    def release(self, folder: Path) -> None:
+        """Remove what a killed ``make_adapted`` left outside of the folder."""
+        release(_workplaces(folder), folder.name)
+
+    def _adapt(self, image: Path, spec: AdaptedImageSpec) -> Report:
+        if self._policy is not Policy.SKIP:
+            sectors = self._tools.read_first_sectors(image)
+            if guest.is_config_sector(sectors[1]):
+                return adapt_tiny(self._tools, image, sectors[1], spec, self._policy)
+        folder = image.parent
+        request = Request(
+            spec.hostname, _workplaces(folder), folder.name, self._adapt_timeout_s, self._policy, spec.modifiers
+        )
+        return adapt(image, request)
 
     def copy_adapted(self, folder: Path, image_folder: Path) -> None:
-        """A disk that has the adapted image's content and does not need it: both lie on the same snapshot."""
+        """A disk that has the adapted image's content and does not need it: each holds the same snapshot by itself."""
         temporary = folder / _TEMPORARY
+        if (base := base_of(image_folder)) is not None:
+            link_base(base, folder, base.suffix.removeprefix("."))
         sparse_copy(image_folder / DISK_FILE, temporary)
         self._publish(temporary)
+
+    def start_copy(
+        self, folder: Path, snapshot: Snapshot, image_folder: Path | None, *, label: str, qemu_img: str
+    ) -> None:
+        """Begin a full copy of the snapshot, or of the adapted image on it, or take up the one that died."""
+        source = self.source(snapshot)
+        convert = source if snapshot.format != "raw" else None
+        if image_folder is not None:
+            convert = image_folder / DISK_FILE
+        qemu_copies.start(
+            folder, label=label, verify=source, sha256=snapshot.sha256, convert=convert,
+            target=RAW_DISK_FILE if convert is None else DISK_FILE, total_bytes=source.stat().st_size,
+            qemu_img=qemu_img,
+        )  # fmt: skip
 
     @staticmethod
     def _publish(temporary: Path) -> None:
         sync_file(temporary)
         temporary.rename(temporary.with_name(DISK_FILE))
         fsync_folder(temporary.parent)
+
+
+def _workplaces(folder: Path) -> Path:
+    """Where adaptations mount and keep work files: beside the resources, whose folders must be removable at any time."""
+    return folder.parents[1] / "adaptations"

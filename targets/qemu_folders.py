@@ -15,8 +15,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from targets.base import LABEL_JOB_ID, Observed, ResourceKind, ResourceRef, Status
+from targets.base import (
+    LABEL_JOB_ID,
+    AdaptedImageSpec,
+    DiskSpec,
+    InstanceSpec,
+    Observed,
+    ResourceKind,
+    ResourceRef,
+    Status,
+)
+from targets.errors import RefusedError
 from targets.local_files import (
     check_name,
     fsync_folder,
@@ -30,18 +41,36 @@ from targets.local_files import (
 
 _META = "meta.json"
 _FOLDERS = {ResourceKind.ADAPTED_IMAGE: "images", ResourceKind.DISK: "disks", ResourceKind.INSTANCE: "instances"}
+DISK_FILE = "disk.qcow2"
+RAW_DISK_FILE = "disk.raw"  # a full copy of a raw snapshot
 MAKING, READY, DELETING = "making", "ready", "deleting"
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """The note in a resource's folder. ``state``: making, ready or deleting; ``started_at``: epoch seconds."""
+    """The note in a resource's folder. ``state``: making, ready or deleting; ``started_at``: epoch seconds; ``report``: see Observed."""
 
     uid: str
     labels: Mapping[str, str]
     state: str = MAKING
     started_at: float | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    report: Json | None = None
+
+
+def facts_of(spec: AdaptedImageSpec | DiskSpec | InstanceSpec, clone_mode: str) -> dict[str, str]:
+    """What a person who looks into the folder wants to know."""
+    if isinstance(spec, InstanceSpec):
+        return {"disks": " ".join(spec.disks), "hostname": spec.hostname, "machine_type": spec.machine_type}
+    facts = {"snapshot": spec.snapshot.key, "sha256": spec.snapshot.sha256}
+    return facts | ({"clone_mode": clone_mode} if isinstance(spec, DiskSpec) else {})
+
+
+def disk_file(folder: Path) -> Path:
+    """The disk in its folder, whichever of its two names it has."""
+    raw = folder / RAW_DISK_FILE
+    return raw if raw.exists() else folder / DISK_FILE
 
 
 class ResourceFolders:
@@ -54,7 +83,9 @@ class ResourceFolders:
             (root / name).mkdir(parents=True, exist_ok=True)
 
     def path(self, ref: ResourceRef) -> Path:
-        """The resource's folder. Raises: RefusedError for a name that is not legal."""
+        """The resource's folder. Raises: RefusedError for a name that is not legal or a kind that does not exist here."""
+        if ref.kind not in _FOLDERS:
+            raise RefusedError(f"A QEMU host knows no {ref.kind}.")
         return self._root / _FOLDERS[ref.kind] / check_name(ref.name)
 
     def locked(self, ref: ResourceRef) -> AbstractContextManager[None]:
@@ -147,7 +178,7 @@ class ResourceFolders:
             status, detail = (Status.CREATING, "") if busy else (Status.FAILED, "half made: its creator died")
         elif meta.state == DELETING:
             status, detail = (Status.DELETING, "") if busy else (Status.FAILED, "half deleted: its deleter died")
-        return Observed(ref, meta.uid, status, meta.labels, detail)
+        return Observed(ref, meta.uid, status, meta.labels, detail, report=meta.report)
 
     def _intent_path(self, ref: ResourceRef, job_id: str) -> Path:
         return self.path(ref).with_name(f".{ref.name}~{job_id}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from targets.errors import UnsupportedError
+from targets.qemu_firmware import Firmware, machine_arguments
 
 _CUSTOM = re.compile(r"custom-([1-9][0-9]{0,3})-([1-9][0-9]{0,9})")
 _STANDARD = re.compile(r"(?:e2|n1|n2)-standard-([1-9][0-9]{0,2})")
@@ -16,6 +16,8 @@ _STANDARD_MB_PER_CPU = 4096
 _ACCEPTED = "custom-CPUS-MB, e2-micro, e2-small, e2-medium, or {e2,n1,n2}-standard-CPUS"
 
 SERIAL_LOG, FIRMWARE_LOG, PID_FILE, QMP_SOCKET = "serial.log", "firmware.log", "pid", "qmp.sock"
+_SANDBOX = "on,obsolete=deny,resourcecontrol=deny"
+_SANDBOX_WHOLE = f"{_SANDBOX},elevateprivileges=deny,spawn=deny"
 LABEL_OPTION = "name=opt/org.clonejob/label,string="
 _FIRMWARE_DEBUG_PORT = "0x402"  # SeaBIOS tells here, and on the screen only, that nothing can be booted
 
@@ -69,25 +71,33 @@ class VmLabel:
 
 
 def command_line(
-    binary: str, *, accel: str, machine: Machine, label: VmLabel, vm_uuid: str, disks: Sequence[Path]
-) -> list[str]:
-    """QEMU's arguments; file names that are not absolute are in the instance's folder, its working directory then.
+    binary: str, *, accel: str, machine: Machine, firmware: Firmware, label: VmLabel, vm_uuid: str,
+    disks: Sequence[str], seed: str, network: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """QEMU's arguments; file names that are not absolute are in the instance's folder, its working directory.
 
-    No network: a test clone must not meet its source's address on the same LAN. ``spawn=deny`` is left out of the
-    sandbox because it kills QEMU together with ``-daemonize``.
+    ``disks`` boot in their order; ``seed`` is the name of the seed's file or empty; ``network`` are the interfaces' own
+    arguments.
     """
     arguments = [binary, "-name", label.name, "-uuid", vm_uuid, "-fw_cfg", f"{LABEL_OPTION}{label}"]
-    arguments += ["-no-user-config", "-nodefaults", "-daemonize", "-pidfile", PID_FILE]
-    arguments += ["-sandbox", "on,obsolete=deny,resourcecontrol=deny"]
-    arguments += ["-machine", "pc", "-accel", accel, "-smp", str(machine.cpus), "-m", f"{machine.memory_mb}M"]
+    arguments += ["-no-user-config", "-nodefaults", "-pidfile", PID_FILE]
+    # A bridge is attached by a helper that QEMU starts.
+    arguments += ["-sandbox", _SANDBOX if any(each.startswith("bridge,") for each in network) else _SANDBOX_WHOLE]
+    arguments += [*machine_arguments(firmware), "-accel", accel, *(["-cpu", "host"] if accel == "kvm" else [])]
+    arguments += ["-smp", str(machine.cpus), "-m", f"{machine.memory_mb}M"]
     arguments += ["-qmp", f"unix:{QMP_SOCKET},server=on,wait=off", "-serial", f"file:{SERIAL_LOG}"]
     arguments += ["-chardev", f"file,id=firmware,path={FIRMWARE_LOG}"]
     arguments += ["-device", f"isa-debugcon,iobase={_FIRMWARE_DEBUG_PORT},chardev=firmware"]
-    arguments += ["-vga", "std", "-display", "none", "-nic", "none"]
-    for disk in disks:
-        arguments += ["-drive", f"file={_escaped(disk)},format=qcow2,if=virtio"]
+    arguments += ["-vga", "std", "-display", "none", *network]
+    for number, disk in enumerate(disks):
+        image_format = disk.rpartition(".")[2]
+        arguments += ["-drive", f"file={_escaped(disk)},format={image_format},if=none,id=disk{number}"]
+        arguments += ["-device", f"virtio-blk-pci,drive=disk{number},bootindex={number + 1}"]
+    if seed:
+        arguments += ["-drive", f"file={_escaped(seed)},format=raw,if=none,id=seed,readonly=on"]
+        arguments += ["-device", "virtio-blk-pci,drive=seed"]
     return arguments
 
 
-def _escaped(path: Path) -> str:
-    return str(path).replace(",", ",,")
+def _escaped(path: str) -> str:
+    return path.replace(",", ",,")

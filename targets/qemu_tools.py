@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from targets.errors import RefusedError, TransientError, UnsupportedError
+from targets.snapshot_links import link_base
 
 INSTALL_COMMAND = "apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils"
 CLEAN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -57,20 +58,13 @@ class DiskTools:
         self._timeout_s = timeout_s
 
     def create_overlay(self, overlay: Path, backing: Path, backing_format: str) -> None:
-        """Make ``overlay``, a qcow2 that shows ``backing`` and keeps what is written to it; costs 200 KiB."""
-        command = [
-            self._qemu_img,
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-F",
-            backing_format,
-            "-b",
-            str(backing),
-            overlay.name,
-        ]
-        self._run(command, overlay.parent)
+        """Make ``overlay``, a qcow2 that shows ``backing`` and keeps what is written to it; costs 200 KiB.
+
+        It names ``base.<format>`` in its own folder, a hard link to ``backing``, which it so holds for as long as it is.
+        """
+        base = link_base(backing, overlay.parent, backing_format)
+        create = [self._qemu_img, "create", "-q", "-f", "qcow2", "-F", backing_format, "-b", base, overlay.name]
+        self._run(create, overlay.parent)
 
     def read_first_sectors(self, image: Path) -> tuple[bytes, bytes]:
         """Sectors 0 and 1 as the guest sees them in a qcow2 that we made."""
@@ -111,6 +105,19 @@ class DiskTools:
             raise TransientError(f"{Path(tool).name} did not end within {self._timeout_s:g} s.") from None
         if done.returncode:
             raise RefusedError(f"{Path(tool).name} failed: {last_line(done.stderr, tool)}")
+
+
+def cache_modes(folder: Path) -> list[str]:
+    """Options of ``qemu-img convert`` for a copy that leaves the page cache alone, where the file system knows that: at
+    8 GiB it took an eighth of the processor time. tmpfs does not."""
+    probe = folder / ".direct.tmp"
+    try:
+        os.close(os.open(probe, os.O_RDWR | os.O_CREAT | os.O_DIRECT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return ["-t", "writeback"]
+    finally:
+        probe.unlink(missing_ok=True)
+    return ["-t", "none", "-T", "none"]
 
 
 def sparse_copy(source: Path, target: Path) -> None:

@@ -8,43 +8,54 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from targets.errors import RefusedError, TransientError, UnsupportedError
+from targets.errors import RefusedError, TargetError, TransientError, UnsupportedError
 from targets.qemu_machine import PID_FILE, QMP_SOCKET, VmLabel
-from targets.qemu_tools import CLEAN_ENVIRONMENT, last_line, limited
+from targets.qemu_tools import CLEAN_ENVIRONMENT, find_tool, last_line, limited
 
 QUIT_WAIT_S = 2.0
+_BUSY_PAUSE_S = 0.05
+_NO_ANSWER = (QMPError, EOFError, OSError, TimeoutError)
 _STDERR_LOG = "stderr.log"
 _DISK_IN_USE = 'Failed to get "write" lock'
+_NOT_EXECUTED = re.compile("failed to execute|cannot execute|Exec format")
+_START_LOOK_S = 0.01
+_GONE = " (deleted)"  # how the kernel names a folder that is no more
 _HEADROOM_BYTES = 8 * 2**30  # of QEMU's own address space, above all the memory of the host
 
 
 @dataclass(frozen=True, slots=True)
 class VmProcess:
-    """One running QEMU process of ours."""
+    """One running QEMU process of ours. ``folder`` is where it works by now, None if that cannot be told."""
 
     pid: int
     label: VmLabel
+    folder: str | None = field(default=None, compare=False)
 
 
-def running(root_id: str) -> list[VmProcess]:
-    """All QEMU processes that belong to one target's root, as the kernel lists them."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            process = _process(int(entry.name))
-            if process is not None and process.label.root_id == root_id:
-                found.append(process)
-    return found
+def running(root_id: str, root: Path | None = None) -> list[VmProcess]:
+    """All QEMU processes that belong to one target's root, as the kernel lists them: those that were started there, and
+    with ``root`` those that work in it by now, for a data folder may be moved while its machines run."""
+    return [each for each in _all() if _is_of(each, root_id, root)]
+
+
+def of_uid(uid: str, root_id: str, root: Path) -> list[VmProcess]:
+    """The processes of one instance, wherever its folder has been moved.
+
+    A machine that works in a folder which exists elsewhere is that folder's: ours is a copy of it then.
+    """
+    mine = (each for each in _all() if each.label.uid == uid)
+    return [each for each in mine if _is_of(each, root_id, root) or (each.folder or "").endswith(_GONE)]
 
 
 def of_instance(folder: Path, root_id: str, uid: str) -> list[VmProcess]:
@@ -59,43 +70,103 @@ def of_instance(folder: Path, root_id: str, uid: str) -> list[VmProcess]:
 
 
 def start(command: Sequence[str], folder: Path, *, timeout_s: float) -> None:
-    """Start QEMU in ``folder`` in a session of its own; returns when its monitor listens.
+    """Start QEMU in ``folder`` in a session of its own; returns when its monitor answers.
 
-    It outlives this process and its group. Raises: RefusedError with QEMU's reason; TransientError on a time-out or
-    while another process has a disk open; UnsupportedError if QEMU cannot be executed.
+    It outlives this process and its group, and is nobody's child: QEMU's own ``-daemonize`` would not stand its whole
+    sandbox. Raises: RefusedError with QEMU's reason; TransientError on a time-out or while another process has a disk
+    open; UnsupportedError if QEMU cannot be executed.
     """
     for stale in (PID_FILE, QMP_SOCKET):
         (folder / stale).unlink(missing_ok=True)
-    log = folder / _STDERR_LOG
+    deadline = time.monotonic() + timeout_s
     # Where the host overcommits without bound, any amount of memory would be granted and the host killed later.
     limits = {"as": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + _HEADROOM_BYTES, "core": 0}
+    # The shell tells its process id, which QEMU then has.
+    shell = [find_tool("setsid"), "--fork", "/bin/sh", "-c", 'echo $$; unset PWD; exec "$@" >&2', "sh"]
+    log = folder / _STDERR_LOG
     try:
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                limited(command, **limits),
-                cwd=folder,
-                env=CLEAN_ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-    except OSError as error:
-        raise UnsupportedError(f"QEMU could not be executed: {error.strerror}.") from error
+            said = subprocess.run(
+                [*shell, *limited(command, **limits)], cwd=folder, env=CLEAN_ENVIRONMENT, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=output, check=True,
+            ).stdout  # fmt: skip
+        pidfd = os.pidfd_open(int(said))
+    except (subprocess.CalledProcessError, ValueError, OSError):
+        raise _refused(log, command[0]) from None
     try:
-        status = process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        _await_answer(pidfd, folder, deadline)
+    except ProcessLookupError:
+        raise _refused(log, command[0]) from None
+    except TimeoutError:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         raise TransientError(f"QEMU did not start within {timeout_s:g} s.") from None
-    if status:
-        reason = last_line(log.read_bytes(), command[0])
-        raise TransientError(f"QEMU: {reason}") if _DISK_IN_USE in reason else RefusedError(reason)
+    finally:
+        os.close(pidfd)
+
+
+def _await_answer(pidfd: int, folder: Path, deadline: float) -> None:
+    """Wait until the monitor answers, which it does when all is set up. Raises: ProcessLookupError, TimeoutError."""
+    while not ((folder / QMP_SOCKET).exists() and is_answering(folder)):
+        if select.select([pidfd], [], [], _START_LOOK_S)[0]:
+            raise ProcessLookupError
+        if time.monotonic() >= deadline:
+            raise TimeoutError
+
+
+def _refused(log: Path, program: str) -> TargetError:
+    reason = last_line(log.read_bytes(), program)
+    if _NOT_EXECUTED.search(reason):
+        return UnsupportedError(f"QEMU could not be executed: {reason}.")
+    return TransientError(f"QEMU: {reason}") if _DISK_IN_USE in reason else RefusedError(reason)
 
 
 def is_answering(folder: Path) -> bool:
     """Whether the machine's monitor answers and the machine is not shut down."""
     return _qmp(folder, "query-status")
+
+
+def screenshot(folder: Path, runs: Callable[[], bool], *, timeout_s: float) -> bytes | None:
+    """What the machine's screen shows, as PNG; None if it does not run any more.
+
+    The monitor serves one client at a time; another one is waited for. Raises: TransientError with QEMU's reason, or
+    when the monitor has not answered within ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        wait_s = max(0.1, min(QUIT_WAIT_S, deadline - time.monotonic()))
+        try:
+            return _screendump(folder, wait_s)
+        except ExecuteError as error:
+            raise TransientError(f"QEMU could not take a screenshot: {error}.") from error
+        except _NO_ANSWER:
+            if not runs():
+                return None
+            if time.monotonic() >= deadline:
+                raise TransientError("The machine's monitor is busy and gave no screenshot in time.") from None
+            time.sleep(_BUSY_PAUSE_S)
+
+
+def _screendump(folder: Path, wait_s: float) -> bytes:
+    """The screen, which QEMU writes into memory that we hand over: so it needs no folder that it may write to."""
+    with os.fdopen(os.memfd_create("screen", os.MFD_CLOEXEC), "rb") as memory:
+        # QEMU takes a descriptor only for what it was opened for.
+        writable = os.open(f"/proc/self/fd/{memory.fileno()}", os.O_WRONLY | os.O_CLOEXEC)
+
+        async def dump(client: QMPClient) -> None:
+            client.send_fd_scm(writable)
+            handed = await client.execute("add-fd")
+            assert isinstance(handed, dict)
+            name = f"/dev/fdset/{handed['fdset-id']}"
+            try:
+                await client.execute("screendump", {"filename": name, "format": "png"})
+            finally:
+                await client.execute("remove-fd", {"fdset-id": handed["fdset-id"]})
+
+        try:
+            _talk(folder, dump, wait_s)
+        finally:
+            os.close(writable)
+        return memory.read()
 
 
 def stop(processes: Sequence[VmProcess], folder: Path, *, timeout_s: float) -> None:
@@ -141,7 +212,24 @@ def _process(pid: int) -> VmProcess | None:
     except OSError:
         return None
     label = VmLabel.of(arguments)
-    return None if label is None else VmProcess(pid, label)
+    if label is None:
+        return None
+    try:
+        return VmProcess(pid, label, str(Path(f"/proc/{pid}/cwd").readlink()))
+    except OSError:  # another user's, or it has just ended
+        return VmProcess(pid, label)
+
+
+def _all() -> Iterator[VmProcess]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (process := _process(int(entry.name))) is not None:
+            yield process
+
+
+def _is_of(process: VmProcess, root_id: str, root: Path | None) -> bool:
+    if process.label.root_id == root_id:
+        return True
+    return root is not None and process.folder is not None and Path(process.folder).is_relative_to(root)
 
 
 @contextlib.contextmanager
@@ -156,20 +244,25 @@ def _socket_path(folder: Path) -> Iterator[str]:
 
 def _qmp(folder: Path, command: str) -> bool:
     """Whether the machine's monitor carried out ``command``; no monitor and no answer are a no."""
+    try:
+        _talk(folder, lambda client: client.execute(command), QUIT_WAIT_S)
+    except _NO_ANSWER:
+        return False
+    return True
 
-    async def execute(path: str) -> None:
+
+def _talk(folder: Path, talk: Callable[[QMPClient], Awaitable[object]], wait_s: float) -> None:
+    """Talk to the monitor. Raises: ExecuteError with the monitor's reason; one of ``_NO_ANSWER``."""
+
+    async def connected(path: str) -> None:
         client = QMPClient("clonejob")
-        async with asyncio.timeout(QUIT_WAIT_S):
+        async with asyncio.timeout(wait_s):
             await client.connect(path)
             try:
-                await client.execute(command)
+                await talk(client)
             finally:
                 with contextlib.suppress(QMPError, EOFError, OSError):  # after quit the other side is gone
                     await client.disconnect()
 
-    try:
-        with _socket_path(folder) as path:
-            asyncio.run(execute(path))
-    except (QMPError, EOFError, OSError, TimeoutError):
-        return False
-    return True
+    with _socket_path(folder) as path:
+        asyncio.run(connected(path))

@@ -1,5 +1,4 @@
-"""
-A target without machines: resources are small files that outlive workers, with faults by script.
+"""A target without machines: resources are small files that outlive workers, with faults by script.
 
 It keeps the same promises as a real target, so that a judge can hold our tables against what it saw. What it holds
 survives the death of any process, not a power loss.
@@ -15,17 +14,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from targets import simulated_guest
 from targets.base import (
     LABEL_JOB_ID,
+    AdaptedImageSpec,
+    BootImageSpec,
     BootReport,
-    BootVerdict,
-    DiskSpec,
     InstanceSpec,
     Observed,
     ResourceKind,
     ResourceRef,
     ResourceSpec,
     Status,
+    parts_of,
 )
 from targets.errors import ConflictError, RefusedError, TargetError, TransientError
 from targets.local_files import Tombstones, check_job_id, check_name, storage_errors_translated
@@ -35,12 +36,11 @@ from targets.simulated_store import Entry, SimulatedStore
 
 
 class SimulatedTarget:
-    """
-    See ``targets.base.Target``. Everything is under ``root``; several processes may use one root.
+    """See ``targets.base.Target``. Everything is under ``root``; several processes may use one root.
 
     ``durations``: seconds by kind that a create takes to be READY (0 if not named); ``delete_durations``: the same
     for a delete to be through. ``clock`` and ``sleep`` can be moved by tests. ``keeps_tombstones=False`` behaves like
-    a cloud that cannot refuse late calls.
+    a cloud that cannot refuse late calls, ``boots_from_image`` like one that knows no disks without an instance.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class SimulatedTarget:
         delete_durations: Mapping[ResourceKind, float] | None = None,
         call_timeout_s: float = 10.0,
         keeps_tombstones: bool = True,
+        boots_from_image: bool = False,
     ) -> None:
         self.name = name
+        self.boots_from_image = boots_from_image
         self.call_timeout_s = call_timeout_s
         self.root = Path(root).absolute()
         self._clock = clock
@@ -133,12 +135,15 @@ class SimulatedTarget:
         """BOOTED as soon as the instance is READY; the console shows its host name. See ``Target.boot_report``."""
         with self._call("boot_report", ref) as fault:
             entry = self._store.load(ref)
-            if entry is None or self._store.status(entry) is not Status.READY:
-                return BootReport(BootVerdict.WAITING)
-            if fault is not None and fault.fault == "no_boot":
-                return BootReport(BootVerdict.NO_BOOT, console="No bootable device.", detail="scripted fault")
-            console = f"clonejob guest: BOOTED hostname={entry.hostname} data=simulated\r\n"
-            return BootReport(BootVerdict.BOOTED, console=console, boot_seconds=0.0)
+            status = None if entry is None else self._store.status(entry)
+            return simulated_guest.report(entry, status, fault, self._clock())
+
+    def screenshot(self, ref: ResourceRef) -> bytes | None:
+        """A small picture of an instance that is READY. See ``Target.screenshot``."""
+        with self._call("screenshot", ref):
+            entry = self._store.load(ref)
+            is_on = entry is not None and self._store.status(entry) is Status.READY
+            return simulated_guest.screen(entry) if entry is not None and is_on else None
 
     # For tests, demonstrations and judges
 
@@ -153,8 +158,7 @@ class SimulatedTarget:
         times: int | None = 1,
         delay_s: float = 0.0,
     ) -> str:
-        """
-        Script a fault (see ``simulated_faults.FAULTS``) for the next ``times`` calls that match; returns its id.
+        """Script a fault (see ``simulated_faults.FAULTS``) for the next ``times`` calls that match; returns its id.
 
         ``find``, ``inventory`` and ``boot_report`` know no job id. A hang may outlast ``call_timeout_s``: it stands
         for a frozen process, which keeps no promise about time.
@@ -254,13 +258,14 @@ class SimulatedTarget:
     def _make(self, spec: ResourceSpec, fault: Fault | None) -> Observed:
         self._require_parts(spec)
         half_made = fault is not None and fault.fault == "half_made"
-        extra = spec.labels if isinstance(spec, DiskSpec | InstanceSpec) else {}
+        extra = {} if isinstance(spec, AdaptedImageSpec) else spec.labels
         duration = self._durations.get(spec.ref.kind, 0.0) + _slowness(fault)
         entry = self._store.new_entry({**extra, **spec.owner.labels()}, duration)
         if isinstance(spec, InstanceSpec):
             entry = replace(entry, hostname=spec.hostname, machine_type=spec.machine_type, disks=spec.disks)
         else:
-            entry = replace(entry, snapshot=spec.snapshot.key)
+            snapshots = spec.snapshots if isinstance(spec, BootImageSpec) else (spec.snapshot,)
+            entry = replace(entry, snapshot=" ".join(each.key for each in snapshots))
         entry = replace(entry, failed="half made (scripted fault)" if half_made else "")
         self._store.save(spec.ref, entry)
         self._effect("create", spec.ref, entry, "half_made" if half_made else "made")
@@ -277,12 +282,7 @@ class SimulatedTarget:
         return self._store.observed(ref, entry)
 
     def _require_parts(self, spec: ResourceSpec) -> None:
-        needed: list[ResourceRef] = []
-        if isinstance(spec, InstanceSpec):
-            needed = [ResourceRef(ResourceKind.DISK, disk) for disk in spec.disks]
-        elif isinstance(spec, DiskSpec) and spec.adapted_image is not None:
-            needed = [ResourceRef(ResourceKind.ADAPTED_IMAGE, spec.adapted_image)]
-        for part in needed:
+        for part in parts_of(spec):
             entry = self._store.load(part)
             is_ready = entry is not None and self._store.status(entry) is Status.READY
             if entry is None or not is_ready or entry.labels.get(LABEL_JOB_ID) != spec.owner.job_id:

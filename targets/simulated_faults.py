@@ -17,11 +17,11 @@ FAULTS = (
     "lose_reply",  # the effect happens, then TransientError
     "crash_before",  # SIGKILL of the calling process before the effect
     "crash_after",  # SIGKILL of the calling process after the effect
-    "slow",  # what the call starts takes delay_s longer
+    "slow",  # what the call starts takes delay_s longer; for boot_report: the guest boots delay_s after it is ready
     "half_made",  # create leaves a FAILED resource, then TransientError
     "no_boot",  # boot_report says NO_BOOT
 )
-OPERATIONS = ("check", "create", "find", "delete", "bury", "inventory", "boot_report", "*")
+OPERATIONS = ("check", "create", "find", "delete", "bury", "inventory", "boot_report", "screenshot", "*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

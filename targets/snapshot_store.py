@@ -141,6 +141,13 @@ class FileSnapshotStore:
             raise SnapshotStoreError(f"Snapshot {key} is not a regular file.")
         return status.st_size
 
+    def allocated_bytes(self, key: str) -> int:
+        """What the snapshot takes of the disk, holes not counted; 0 if it is gone."""
+        try:
+            return self.path(key).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     def remove(self, key: str) -> None:
         """Remove the snapshot, and its folder if it was the last in it; no error if it is gone."""
         path = self.path(key)

@@ -17,6 +17,7 @@ from models.schema import Snapshot as SnapshotRow
 from models.states import JobState, LedgerState, Role, StepKind
 from targets.base import (
     AdaptedImageSpec,
+    BootImageSpec,
     DiskSpec,
     InstanceSpec,
     Owner,
@@ -53,6 +54,11 @@ class Names:
         """Name of the adapted boot image."""
         return f"{self.stem}-adapted"
 
+    @property
+    def boot_image(self) -> str:
+        """Name of the image of all disks that an instance is started from."""
+        return f"{self.stem}-boot"
+
 
 def details_from_defaults(defaults: Mapping[str, Any], target: str) -> dict[str, Any]:
     """ComputeEngineTargetDetails from ComputeEngineTargetDefaults: the same fields but for the project's name."""
@@ -66,8 +72,9 @@ def wanted_adaptation(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_job(
-    *, job_id: str, name: str, vm: MigratingVm, cycle: ReplicationCycle, target: str, now: dt.datetime
-) -> CloneJob:
+    *, job_id: str, name: str, vm: MigratingVm, cycle: ReplicationCycle, target: str, now: dt.datetime,
+    boots_from_image: bool = False,
+) -> CloneJob:  # fmt: skip
     """The whole job as rows, not yet stored. ``adapting_os`` is planned only when licence or modifiers differ from what
     the cycle's snapshots are adapted for already, and the VM's policy does not skip it (contract, section 2.4)."""
     details = details_from_defaults(vm.body["computeEngineTargetDefaults"], target)
@@ -87,12 +94,12 @@ def plan_job(
     )  # fmt: skip
     job.steps = [CloneStep.of(job_id=job_id, position=at, kind=kind, start_time=None, end_time=None, progress={})
                  for at, kind in enumerate(kinds)]  # fmt: skip
-    job.ledger = _resources(job, names, cycle, adaptation if adapt else None)
+    job.ledger = _resources(job, names, cycle, adaptation if adapt else None, boots_from_image)
     return job
 
 
 def _resources(
-    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None
+    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None, boots_from_image: bool
 ) -> list[LedgerRow]:
     details = job.target_details
     hostname = details.get("hostname") or names.instance
@@ -109,12 +116,16 @@ def _resources(
     if adaptation is not None:
         add(StepKind.ADAPTING_OS, ResourceKind.ADAPTED_IMAGE, names.adapted_image, Role.SCAFFOLD,
             {"snapshot": _pin(boot), "hostname": hostname, **adaptation})  # fmt: skip
-    for snapshot in cycle.snapshots:
+    if boots_from_image:
+        add(StepKind.PREPARING_VM_DISKS, ResourceKind.BOOT_IMAGE, names.boot_image, Role.SCAFFOLD,
+            {"snapshots": [_pin(each) for each in cycle.snapshots]})  # fmt: skip
+    for snapshot in () if boots_from_image else cycle.snapshots:
         image = names.adapted_image if adaptation is not None and snapshot is boot else None
         add(StepKind.PREPARING_VM_DISKS, ResourceKind.DISK, names.disk(snapshot.disk_number), Role.PRODUCT,
             {"snapshot": _pin(snapshot), "diskNumber": snapshot.disk_number, "adaptedImage": image})  # fmt: skip
     add(StepKind.INSTANTIATING_MIGRATED_VM, ResourceKind.INSTANCE, names.instance, Role.PRODUCT,
-        {"disks": [names.disk(s.disk_number) for s in cycle.snapshots], "hostname": hostname})  # fmt: skip
+        {"disks": [row.name for row in rows if row.kind == ResourceKind.DISK], "hostname": hostname,
+         "bootImage": names.boot_image if boots_from_image else None})  # fmt: skip
     return rows
 
 
@@ -130,20 +141,22 @@ def ref_of(row: LedgerRow) -> ResourceRef:
 
 def spec_of(job: CloneJob, row: LedgerRow) -> ResourceSpec:
     """What the target needs to create the row's resource."""
-    ref, owner, spec = ref_of(row), Owner(job.id, job.epoch), row.spec
-    labels = dict(job.target_details.get("labels", {}))
+    ref, owner, spec, details = ref_of(row), Owner(job.id, job.epoch), row.spec, dict(job.target_details)
+    labels = dict(details.get("labels", {}))
     match ref.kind:
         case ResourceKind.ADAPTED_IMAGE:
-            return AdaptedImageSpec(ref, owner, _snapshot(spec), spec["hostname"], spec["licenseType"],
-                                    spec["modifiers"])  # fmt: skip
+            return AdaptedImageSpec(ref, owner, _snapshot(spec["snapshot"]), spec["hostname"], spec["licenseType"],
+                                    spec["modifiers"], details)  # fmt: skip
         case ResourceKind.DISK:
-            return DiskSpec(ref, owner, spec["diskNumber"], _snapshot(spec), spec["adaptedImage"], labels)
+            return DiskSpec(ref, owner, spec["diskNumber"], _snapshot(spec["snapshot"]), spec["adaptedImage"], labels,
+                            details)  # fmt: skip
+        case ResourceKind.BOOT_IMAGE:
+            return BootImageSpec(ref, owner, tuple(_snapshot(pin) for pin in spec["snapshots"]), labels, details)
         case ResourceKind.INSTANCE:
             return InstanceSpec(ref, owner, tuple(spec["disks"]), spec["hostname"],
-                                job.target_details.get("machineType", ""), labels,
-                                dict(job.target_details.get("metadata", {})))  # fmt: skip
+                                details.get("machineType", ""), labels, dict(details.get("metadata", {})),
+                                spec.get("bootImage"), details)  # fmt: skip
 
 
-def _snapshot(spec: Mapping[str, Any]) -> Snapshot:
-    pin = spec["snapshot"]
+def _snapshot(pin: Mapping[str, Any]) -> Snapshot:
     return Snapshot(pin["key"], pin["format"], pin["virtualSizeBytes"], pin["sha256"])

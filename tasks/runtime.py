@@ -13,6 +13,7 @@ from models.store import Clock, JobStore, utc_now
 from targets.base import Target
 from targets.snapshot_store import FileSnapshotStore
 from targets.uploads import PartialUploads
+from tasks.evidence import EvidenceStore
 
 
 class Publisher(Protocol):
@@ -57,6 +58,16 @@ class Pacing:
         return _growing(self.cleanup_pause_s, self.cleanup_pause_max_s, attempt)
 
 
+@dataclass(frozen=True, slots=True)
+class BootPolicy:
+    """How jobs of one target watch their clone boot: for how long, whether a boot is the condition of success, and what
+    the console of a booted guest shows (None: the target knows)."""
+
+    timeout_s: float = 60.0
+    required: bool = False
+    pattern: str | None = None
+
+
 def _growing(first_s: float, most_s: float, attempt: int) -> float:
     pause_s = min(most_s, first_s * 2.0 ** min(max(attempt - 1, 0), 30))
     return pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
@@ -69,10 +80,12 @@ class Runtime:
     store: JobStore
     catalog: Catalog
     snapshots: FileSnapshotStore
+    evidence: EvidenceStore
     targets: Mapping[str, Target]
     publisher: Publisher
     page_token_key: bytes = field(repr=False)  # secret; the same in every API process of a service
     pacing: Pacing = field(default_factory=Pacing)
+    boot_policies: Mapping[str, BootPolicy] = field(default_factory=dict)  # by target
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic  # what a lease and a wait are measured with
     worker_name: Callable[[], str] = lambda: "worker"
@@ -83,3 +96,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uploads", PartialUploads(self.snapshots))
+
+    def boot_policy(self, target: str) -> BootPolicy:
+        """How jobs of this target watch their clone boot."""
+        return self.boot_policies.get(target) or BootPolicy(self.pacing.boot_timeout_s)

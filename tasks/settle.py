@@ -34,10 +34,10 @@ _ACTIONS = {
 }
 
 
-def error_of(message: str, kind: StepKind | None = None) -> dict[str, Any]:
-    """The row's ``error``, in the terms of the contract's MigrationError."""
+def error_of(message: str, kind: StepKind | None = None, action: str = "") -> dict[str, Any]:
+    """The row's ``error``, in the terms of the contract's MigrationError; ``action`` if it is a special one."""
     code = "OS_ADAPTATION_ERROR" if kind is StepKind.ADAPTING_OS else "CLONE_ERROR"
-    return {"code": code, "message": message, "action": _ACTIONS[code]}
+    return {"code": code, "message": message, "action": action or _ACTIONS[code]}
 
 
 def fail(runtime: Runtime, job_id: str, epoch: int, error: dict[str, Any], lease: Lease | None = None) -> Settled:

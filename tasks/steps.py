@@ -18,17 +18,18 @@ from sqlalchemy.exc import DBAPIError
 from models.schema import CloneJob, LedgerRow
 from models.states import LedgerState, Role, StepKind
 from models.store import Lease, Settled, StaleWrite
-from targets.base import BootVerdict, Status
+from targets.base import Status
 from targets.errors import ConflictError, PermanentError, RefusedError, TransientError
 from tasks import settle
+from tasks.boot import NotBootedError, watch_boot
 from tasks.cleanup import StillThereError, remove_scaffolds
 from tasks.dispatch import dispatch_cleanup
 from tasks.lease import HeldLease, new_owner
 from tasks.runtime import Runtime
 from tasks.target_calls import TargetCalls
+from tasks.work import NotYetError, Work
 
 logger = logging.getLogger(__name__)
-_CONSOLE_BYTES = 4096
 # A message with a countdown waits unacknowledged in a worker's memory; a longer pause is
 # left to the reconciler.
 _LONGEST_COUNTDOWN_S = 10.0
@@ -52,23 +53,6 @@ class Outcome:
     error: str = ""
 
 
-class _NotYetError(Exception):
-    """The target is still at it."""
-
-
-@dataclass(frozen=True)
-class _Work:
-    runtime: Runtime
-    job: CloneJob
-    position: int
-    held: HeldLease
-    calls: TargetCalls
-
-    @property
-    def kind(self) -> StepKind | None:
-        return self.job.steps[self.position].kind if self.position < len(self.job.steps) else None
-
-
 def run_step(runtime: Runtime, job_id: str, epoch: int, position: int) -> Outcome:
     """Work on the step at ``position``; len(steps) is the final ``finish``."""
     owner = new_owner(runtime)
@@ -83,12 +67,13 @@ def run_step(runtime: Runtime, job_id: str, epoch: int, position: int) -> Outcom
         return Outcome(Result.DONE)
     except StaleWrite:
         return _hand_back(runtime, lease)
-    except (_NotYetError, StillThereError) as waiting:
+    except (NotYetError, StillThereError) as waiting:
         return _guarded_end(runtime, lease, partial(_pause, runtime, job, position, lease, str(waiting)))
     except TransientError as error:
         return _guarded_end(runtime, lease, partial(_retry, runtime, job, position, lease, str(error)))
     except PermanentError as error:
-        return _guarded_end(runtime, lease, partial(_fail, runtime, job, position, lease, str(error)))
+        action = error.action if isinstance(error, NotBootedError) else ""
+        return _guarded_end(runtime, lease, partial(_fail, runtime, job, position, lease, str(error), action))
     except DBAPIError:
         # The database did not answer: nothing can be written now. The lease runs out and the reconciler repeats the step.
         logger.exception("job %s: the database failed in step %s", job_id, position)
@@ -101,23 +86,24 @@ def run_step(runtime: Runtime, job_id: str, epoch: int, position: int) -> Outcom
 
 def _work(runtime: Runtime, job: CloneJob, position: int, held: HeldLease) -> Callable[[], None]:
     """Do the step's work; what is returned commits its end."""
-    work = _Work(runtime, job, position, held, TargetCalls(runtime, job.target))
+    work = Work(runtime, job, position, held, TargetCalls(runtime, job.target))
     if work.kind is None:
         _prepare_success(work)
         return lambda: runtime.store.succeed(held.lease)
     rows = [row for row in job.ledger if row.step == work.kind]
+    uid = ""
     for done, row in enumerate(rows):
-        _make(work, row)
+        uid = _make(work, row)
         percent = 100 * (done + 1) // len(rows)
         if len(rows) > 1:
             runtime.store.note_progress(held.lease, position, percent=percent, detail=f"{row.kind} {row.name} is ready")
     if work.kind is StepKind.INSTANTIATING_MIGRATED_VM:
-        _watch_boot(work, rows[-1])
+        watch_boot(work, rows[-1], uid)
     return lambda: runtime.store.complete_step(held.lease, position)
 
 
-def _make(work: _Work, row: LedgerRow) -> None:
-    """Get or create the row's resource and see it ready. Raises: TargetError, _NotYetError, StaleWrite."""
+def _make(work: Work, row: LedgerRow) -> str:
+    """Get or create the row's resource and see it ready; its uid. Raises: TargetError, NotYetError, StaleWrite."""
     store, lease = work.runtime.store, work.held.lease
     work.held.check()
     seen = work.calls.find(row)
@@ -134,8 +120,8 @@ def _make(work: _Work, row: LedgerRow) -> None:
     while seen.status is Status.CREATING:
         if work.runtime.monotonic() >= give_up_at:
             store.note_progress(lease, work.position, percent=seen.progress_percent or 0,
-                                detail=f"waiting for {row.kind} {row.name}")  # fmt: skip
-            raise _NotYetError(f"{row.kind} {row.name} is being created")
+                                detail=f"waiting for {row.kind} {row.name}" + (seen.detail and f": {seen.detail}"))  # fmt: skip
+            raise NotYetError(f"{row.kind} {row.name} is being created")
         work.held.wait(min(0.05, work.runtime.pacing.poll_s))
         seen = work.calls.find(row)
         if seen is None:
@@ -144,31 +130,13 @@ def _make(work: _Work, row: LedgerRow) -> None:
         raise RefusedError(f"{row.kind} {row.name} is {seen.status}: {seen.detail or 'no reason given'}")
     if row.state is not LedgerState.CREATED or row.uid != seen.uid:
         store.mark_created(lease, row.position, seen.uid)
+    if seen.report is not None:
+        store.note_progress(lease, work.position, percent=100, detail=f"{row.kind} {row.name} is adapted",
+                            adaptation=seen.report)  # fmt: skip
+    return seen.uid
 
 
-def _watch_boot(work: _Work, row: LedgerRow) -> None:
-    """Wait until the guest has shown that it booted, gave up, or has had its time; the finding stands beside success."""
-    step = work.job.steps[work.position]
-    assert step.start_time is not None
-    give_up_at = work.runtime.monotonic() + work.runtime.pacing.inline_wait_s
-    while True:
-        work.held.check()
-        report = work.calls.boot_report(row)
-        waited_s = (work.runtime.clock() - step.start_time).total_seconds()
-        if report.verdict is not BootVerdict.WAITING or waited_s > work.runtime.pacing.boot_timeout_s:
-            break
-        if work.runtime.monotonic() >= give_up_at:
-            work.runtime.store.note_progress(work.held.lease, work.position, percent=50,
-                                             detail=f"waiting for {row.name} to boot")  # fmt: skip
-            raise _NotYetError(f"waiting for {row.name} to boot")
-        work.held.wait(min(0.05, work.runtime.pacing.poll_s))
-    verdict = BootVerdict.UNKNOWN if report.verdict is BootVerdict.WAITING else report.verdict
-    boot = {"verdict": str(verdict), "seconds": report.boot_seconds, "console": report.console[-_CONSOLE_BYTES:],
-            "detail": report.detail}  # fmt: skip
-    work.runtime.store.note_progress(work.held.lease, work.position, percent=100, detail=f"boot: {verdict}", boot=boot)
-
-
-def _prepare_success(work: _Work) -> None:
+def _prepare_success(work: Work) -> None:
     """Remove scaffolds and look once more that every product exists as it was recorded (R4)."""
     remove_scaffolds(work.runtime, work.job, work.calls, work.held)
     for row in work.job.ledger:
@@ -217,8 +185,8 @@ def _again(runtime: Runtime, lease: Lease, pause_s: float, failed: str | None = 
     return Outcome(Result.AGAIN, pause_s=pause_s) if comes_back else Outcome(Result.DROPPED)
 
 
-def _fail(runtime: Runtime, job: CloneJob, position: int, lease: Lease, error: str) -> Outcome:
+def _fail(runtime: Runtime, job: CloneJob, position: int, lease: Lease, error: str, action: str = "") -> Outcome:
     kind = job.steps[position].kind if position < len(job.steps) else None
-    if settle.fail(runtime, job.id, lease.epoch, settle.error_of(error, kind), lease) is Settled.LOST:
+    if settle.fail(runtime, job.id, lease.epoch, settle.error_of(error, kind, action), lease) is Settled.LOST:
         return _hand_back(runtime, lease)  # a cancel was first
     return Outcome(Result.FAILED, error=error)

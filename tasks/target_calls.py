@@ -17,6 +17,7 @@ for _kind in ResourceKind:
         io_points.register(f"target.{_call}.{_kind}")
 io_points.register("target.check.job")
 io_points.register("target.boot_report.instance")
+io_points.register("target.screenshot.instance")
 io_points.register("target.bury.job")
 io_points.register("target.inventory.all")
 
@@ -63,3 +64,12 @@ class TargetCalls:
     def boot_report(self, row: LedgerRow) -> BootReport:
         """What the instance's console shows."""
         return io_points.call("target.boot_report.instance", self._target.boot_report, ref_of(row))
+
+    def screenshot(self, row: LedgerRow) -> bytes | None:
+        """What the instance's screen shows, as PNG."""
+        return io_points.call("target.screenshot.instance", self._target.screenshot, ref_of(row))
+
+    @property
+    def boots_from_image(self) -> bool:
+        """See ``targets.base.Target``."""
+        return self._target.boots_from_image

@@ -26,6 +26,7 @@ from targets.simulated import SimulatedTarget
 from targets.snapshot_store import FileSnapshotStore
 from tasks import cleanup, reconcile, steps
 from tasks.errors import ServiceError
+from tasks.evidence import EvidenceStore
 from tasks.runtime import Pacing, Runtime
 from tasks.services import Request, Services
 
@@ -117,6 +118,7 @@ class World:
             store=JobStore(self.engine, timing=Timing(15, 30, 20), clock=self.clock),
             catalog=Catalog(self.engine, clock=self.clock),
             snapshots=self.snapshots,
+            evidence=EvidenceStore(tmp_path / "evidence"),
             targets={"simulated": self.target},
             publisher=self.mail,
             page_token_key=b"of the tests, and of no use elsewhere",

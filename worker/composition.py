@@ -14,10 +14,12 @@ from models.catalog import Catalog
 from models.db import make_engine
 from models.store import Clock, JobStore, Timing, utc_now
 from targets.base import Target
+from targets.registry import Place
 from targets.snapshot_store import FileSnapshotStore
 from tasks.chain import CeleryPublisher
 from tasks.errors import AlreadyExists
-from tasks.runtime import Pacing, Publisher, Runtime
+from tasks.evidence import EvidenceStore
+from tasks.runtime import BootPolicy, Pacing, Publisher, Runtime
 from tasks.services import Request, Services, TargetProjectService
 from worker.faults import FaultPlan
 from worker.page_token_key import page_token_key
@@ -26,18 +28,11 @@ from worker.settings import Settings, TargetSettings
 
 def build_targets(settings: Settings, snapshots: FileSnapshotStore) -> dict[str, Target]:
     """The configured targets by name. Each keeps its files in a folder of its own below the data folder."""
-    return {name: _target(name, each, settings, snapshots) for name, each in settings.targets.items()}
-
-
-def _target(name: str, each: TargetSettings, settings: Settings, snapshots: FileSnapshotStore) -> Target:
-    root = settings.data_dir / "targets" / name
-    if each.type == "simulated":
-        from targets.simulated import SimulatedTarget
-
-        return SimulatedTarget(root, name=name, call_timeout_s=settings.provider_call_limit_s)
-    from targets.qemu import QemuTarget
-
-    return QemuTarget(root, snapshots, name=name, accel=each.accel, call_timeout_s=settings.provider_call_limit_s)
+    roots = settings.data_dir / "targets"
+    return {
+        name: each.options.make(Place(name, roots / name, snapshots, settings.provider_call_limit_s))
+        for name, each in settings.targets.items()
+    }
 
 
 def build_runtime(
@@ -54,10 +49,12 @@ def build_runtime(
         store=JobStore(engine, timing=timing, clock=clock),
         catalog=Catalog(engine, clock=clock),
         snapshots=snapshots,
+        evidence=EvidenceStore(settings.data_dir / "evidence"),
         targets=build_targets(settings, snapshots) if targets is None else targets,
         publisher=publisher,
         page_token_key=page_token_key(settings.page_token_key, settings.data_dir),
         pacing=_pacing(settings),
+        boot_policies={name: _boot_policy(settings, each) for name, each in settings.targets.items()},
         clock=clock,
         worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         create_operation_ends_with_job=settings.create_operation == "finished",
@@ -80,6 +77,11 @@ def _pacing(settings: Settings) -> Pacing:
     )
 
 
+def _boot_policy(settings: Settings, target: TargetSettings) -> BootPolicy:
+    timeout_s = settings.boot_timeout_s if target.boot_timeout_s is None else target.boot_timeout_s
+    return BootPolicy(timeout_s, target.require_boot, target.boot_pattern)
+
+
 def build_services(settings: Settings, app: Celery | None = None) -> Services:
     """The use-cases for an API process; ``app`` only sends messages."""
     if app is None:
@@ -89,12 +91,16 @@ def build_services(settings: Settings, app: Celery | None = None) -> Services:
     return Services(build_runtime(settings, CeleryPublisher(app)))
 
 
+def quiet_runtime(settings: Settings, engine: Engine) -> Runtime:
+    """The runtime of a process that starts no job: faults are for the processes that serve and work."""
+    return build_runtime(settings.model_copy(update={"fault_plan": None}), _NoPublisher(), engine=engine)
+
+
 def offer_target(settings: Settings, target: str) -> None:
     """Make the target project of a configured target, if it does not exist. Raises: ServiceError."""
     engine = make_engine(settings.database_url)
-    quiet = settings.model_copy(update={"fault_plan": None})  # faults are for the processes that serve and work
     try:
-        runtime = build_runtime(quiet, _NoPublisher(), engine=engine)
+        runtime = quiet_runtime(settings, engine)
         parent = f"projects/{settings.project}/locations/global"
         TargetProjectService(runtime).create(parent, target, {"project": target}, Request())
     except AlreadyExists:

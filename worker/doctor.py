@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import platform
 import shutil
@@ -12,28 +11,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from worker.doctor_check import QEMU, Check, Status
+from worker.doctor_targets import target_checks
 from worker.service_file import read_service
-from worker.settings import Settings, TargetSettings, redact_url, unknown_variables
+from worker.settings import Settings, redact_url, unknown_variables
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-Status = Literal["ok", "warn", "fail"]
-_QEMU = f"qemu-system-{'aarch64' if platform.machine().lower() in ('arm64', 'aarch64') else 'x86_64'}"
 _SCRATCH_MIN_BYTES = 1 << 30  # less is a warning
 _SERVICE_MIN_BYTES = 64 << 20  # with less, database and broker may stop at any moment
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. ``action`` says what to do, and is empty when all is well."""
-
-    name: str
-    status: Status
-    detail: str
-    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +66,7 @@ def examine(settings: Settings) -> Report:
         "database": lambda: _database(settings),
         "broker": lambda: _broker(settings, running=running),
         "workers": lambda: _workers(settings, running=running),
-        "targets": lambda: _targets(settings),
+        "targets": lambda: target_checks(settings),
     }
     checks = [check for name, probe in probes.items() for check in _guarded(name, probe)]
     return Report(settings.redacted(), checks)
@@ -101,7 +90,7 @@ def _programs(settings: Settings) -> Iterator[Check]:
     for package in ("celery", "kombu", "redis"):
         yield Check(package, "ok", metadata.version(package))
     needed = any(target.type == "qemu" for target in settings.targets.values())
-    for program in (_QEMU, "qemu-img"):
+    for program in (QEMU, "qemu-img"):
         path = shutil.which(program)
         if path is None:
             action = "install QEMU (Debian: apt-get install qemu-system-x86 qemu-utils)"
@@ -271,29 +260,6 @@ def _workers(settings: Settings, *, running: bool) -> Iterator[Check]:
     else:
         action = "look into worker-*.log" if running else "start `clonejob worker`"
         yield Check("workers", "fail", "none answers", action)
-
-
-def _targets(settings: Settings) -> Iterator[Check]:
-    for name, target in settings.targets.items():
-        yield _qemu(settings, name, target) if target.type == "qemu" else Check(f"target {name}", "ok", target.type)
-
-
-def _qemu(settings: Settings, name: str, target: TargetSettings) -> Check:
-    label = f"target {name}"
-    if shutil.which(_QEMU) is None or shutil.which("qemu-img") is None:
-        return Check(label, "fail", "QEMU is not installed", "install QEMU; see above")
-    if target.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return Check(label, "fail", "accel kvm, but /dev/kvm cannot be opened", "join group kvm, or use accel tcg")
-    if target.accel == "tcg" and os.access("/dev/kvm", os.R_OK | os.W_OK):
-        faster = settings.targets | {name: target.model_copy(update={"accel": "kvm"})}
-        shown = {each: value.model_dump(exclude_defaults=True) for each, value in faster.items()}
-        value = json.dumps(shown, separators=(",", ":"))
-        return Check(
-            label,
-            "ok",
-            f"qemu, accel tcg; kvm works here and is faster: start the service with CLONEJOB_TARGETS='{value}'",
-        )
-    return Check(label, "ok", f"qemu, accel {target.accel}")
 
 
 def _first_line(error: BaseException) -> str:

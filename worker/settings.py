@@ -16,10 +16,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import pydantic_settings
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from targets.registry import TargetOptions, options_of
 from worker.settings_access import AccessSettings, without_command_line
+from worker.settings_boot import BootSettings
 
 PREFIX = "CLONEJOB_"
 _ID = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -35,19 +37,27 @@ class SettingsError(Exception):
         self.problems = tuple(problems)
 
 
-class TargetSettings(BaseModel):
-    """One configured target: a place where clones may be created."""
+class TargetSettings(BootSettings):
+    """One configured target: a place where clones may be created. What else it has are its type's own options."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
-    type: Literal["qemu", "simulated"] = Field(description="Which kind of target this is.")
-    accel: Literal["tcg", "kvm", "hvf"] = Field(default="tcg", description="QEMU accelerator; only for type qemu.")
-    boot_timeout_s: float | None = Field(
-        default=None,
-        gt=0,
-        description="Seconds that a job watches its clone boot: then it succeeds with boot verdict UNKNOWN; "
-        "default: the setting.",
-    )
+    type: str = Field(description="Which type of target this is; clonejob target types shows them.")
+
+    @model_validator(mode="after")
+    def _known(self) -> TargetSettings:
+        _ = self.options
+        return self
+
+    @property
+    def options(self) -> TargetOptions:
+        """What its type makes of the rest. Raises: ValueError."""
+        try:
+            return options_of(self.type, self.model_extra or {})
+        except ValidationError as error:
+            # pydantic's own text of a nested error would name the type's class, which no user has written.
+            problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}" for each in error.errors())
+            raise ValueError(f"type {self.type}: {'; '.join(problems)}") from None
 
 
 def _default_targets() -> dict[str, TargetSettings]:

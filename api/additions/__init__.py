@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api.additions import audit, cycles, jobs
+from api.additions import audit, cycles, evidence, jobs
+from api.additions.evidence import EvidenceRoute
 from api.additions.uploads import UploadRoute
 from api.names import CLONE_JOB, LOCATION, MIGRATING_VM, REPLICATION_CYCLE
 from tasks.errors import InvalidArgument
@@ -21,6 +22,7 @@ from tasks.services import Services
 Json = dict[str, Any]
 PREFIX = "/clonejob/v1/"
 UPLOAD_PERMISSION, READ_PERMISSION = "clonejob.replicationCycles.upload", "vmmigration.cloneJobs.get"
+PROOFS_PERMISSION = "vmmigration.cloneJobs.list"
 PLAN_PERMISSION = "vmmigration.cloneJobs.create"
 AUDIT_PERMISSION, DELETE_ORPHANS_PERMISSION = "clonejob.targets.audit", "clonejob.targets.deleteOrphans"
 _NONE: frozenset[str] = frozenset()
@@ -48,17 +50,22 @@ _LOCATION = f"{PREFIX}{{name={LOCATION}}}"
 ADDITIONS = (
     Addition("POST", f"{_VM}/replicationCycles", UPLOAD_PERMISSION, frozenset({"adaptation"}), cycles.begin,
              "ReplicationCycle"),
+    Addition("POST", f"{_CYCLE}:registerDisk", UPLOAD_PERMISSION, cycles.DISK_FIELDS, cycles.register_disk,
+             "clonejob.Disk"),
     Addition("POST", f"{_CYCLE}:finish", UPLOAD_PERMISSION, _NONE, cycles.finish, "ReplicationCycle"),
     Addition("POST", f"{_CYCLE}:abort", UPLOAD_PERMISSION, frozenset({"message"}), cycles.abort, "ReplicationCycle"),
     Addition("POST", f"{_VM}:planCloneJob", PLAN_PERMISSION, _NONE, jobs.plan, "clonejob.Plan"),
     Addition("GET", f"{_JOB}/events", READ_PERMISSION, _NONE, jobs.events, "clonejob.Events"),
     Addition("GET", f"{_JOB}/ledger", READ_PERMISSION, _NONE, jobs.ledger, "clonejob.Ledger"),
     Addition("GET", f"{_JOB}/progress", READ_PERMISSION, _NONE, jobs.progress, "clonejob.Progress", streams=True),
+    Addition("GET", f"{_JOB}/evidence", READ_PERMISSION, _NONE, evidence.evidence, "clonejob.Evidence"),
+    Addition("GET", f"{_VM}/bootProofs", PROOFS_PERMISSION, _NONE, evidence.boot_proofs, "clonejob.BootProofs"),
     Addition("GET", f"{_JOB}:explain", READ_PERMISSION, _NONE, jobs.explain, "clonejob.Explanation"),
     Addition("POST", f"{_LOCATION}:audit", AUDIT_PERMISSION, audit.FIELDS, audit.report, "clonejob.Audit"),
     Addition("POST", f"{_LOCATION}:deleteOrphans", DELETE_ORPHANS_PERMISSION, audit.FIELDS, audit.delete_orphans,
              "clonejob.Audit"),
 )  # fmt: skip
+EVIDENCE = tuple(EvidenceRoute(f"{_JOB}/evidence/{part}", READ_PERMISSION, part) for part in evidence.MEDIA_TYPES)
 UPLOADS = tuple(UploadRoute(verb, _DISK, UPLOAD_PERMISSION) for verb in ("PUT", "GET", "HEAD"))
 
 

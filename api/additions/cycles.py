@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from google.protobuf import json_format
 
 from api import translate
+from api.additions.uploads import snapshot_json
 from api.names import MIGRATING_VM, REPLICATION_CYCLE, check_name
 from models import schema
 from tasks.errors import InvalidArgument
 from tasks.services import Services
 
 Json = dict[str, Any]
+DISK_FIELDS = frozenset({"diskNumber", "reference", "sizeBytes"})
+_SIZE = re.compile(r"[0-9]{1,18}")
 
 
 def begin(services: Services, name: str, body: Json) -> Json:
@@ -22,6 +26,19 @@ def begin(services: Services, name: str, body: Json) -> Json:
     if adaptation is not None and not isinstance(adaptation, dict):
         raise InvalidArgument("adaptation", "must be a JSON object")
     return _cycle(services.cycles.begin(name, adaptation))
+
+
+def register_disk(services: Services, name: str, body: Json) -> Json:
+    """Register a disk that lies at the provider already, in place of an upload; the same words again change nothing."""
+    check_name("name", name, REPLICATION_CYCLE)
+    number, reference, size = body.get("diskNumber", 0), body.get("reference", ""), body.get("sizeBytes", "")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InvalidArgument("diskNumber", "must be a number")
+    if not isinstance(reference, str):
+        raise InvalidArgument("reference", "must be a string")
+    if isinstance(size, bool) or not _SIZE.fullmatch(str(size)):
+        raise InvalidArgument("sizeBytes", "must be the size of the disk in bytes")
+    return snapshot_json(services.cycles.put_reference(name, number, reference, int(size)))
 
 
 def finish(services: Services, name: str, _body: Json) -> Json:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
@@ -13,9 +13,20 @@ from api.names import check_request_id
 from tasks.services import Paging, Request
 from tasks.services.common import Page
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 # gRPC clients refuse answers above 4 MiB unless told otherwise, and the official one is not told.
 MOST_ANSWER_BYTES = 3584 << 10
 _FRAME_BYTES = 8  # tag and length of one item
+
+
+def attempt(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Exception:
+    """The result or the error: among calls that are answered together, what is wrong with one is no other's affair."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001  (it goes to its own caller)
+        return error
 
 
 def idempotency(request: Any, body_field: str = "") -> Request:

@@ -3,7 +3,8 @@
 import sqlalchemy as sa
 from alembic import context
 
-import models.orphans  # noqa: F401 - all tables: with access, this imports them
+import models.boot_proofs
+import models.orphans  # noqa: F401 - all tables: with access, these import them
 from models.access import Base
 from models.db import UtcDateTime
 

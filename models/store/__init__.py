@@ -11,6 +11,7 @@ from models.store.base import (
     ActiveJobExists,
     CancelRefused,
     Clock,
+    CyclePruned,
     JobExists,
     Lease,
     NotReady,
@@ -26,8 +27,21 @@ from models.store.reconciling import ReconcilerWrites
 from models.store.steps import StepWrites
 from models.store.verdict import VerdictWrites
 
-__all__ = ["ActiveJobExists", "CancelRefused", "Clock", "JobExists", "JobStore", "Lease", "NotReady", "Settled",
-           "StaleWrite", "Timing", "VmNotCloneable", "utc_now"]  # fmt: skip
+__all__ = [
+    "ActiveJobExists",
+    "CancelRefused",
+    "Clock",
+    "CyclePruned",
+    "JobExists",
+    "JobStore",
+    "Lease",
+    "NotReady",
+    "Settled",
+    "StaleWrite",
+    "Timing",
+    "VmNotCloneable",
+    "utc_now",
+]  # fmt: skip
 
 
 class JobStore(CreateWrites, StepWrites, VerdictWrites, LedgerWrites, ReconcilerWrites):

@@ -41,6 +41,10 @@ class JobExists(Exception):
     """A clone job of that name exists."""
 
 
+class CyclePruned(Exception):
+    """The cycle that the job was planned from has lost its snapshots since: a newer one has come."""
+
+
 class VmNotCloneable(Exception):
     """The MigratingVm has changed since the job was planned; ``args[0]`` is its state, None if it is gone."""
 

@@ -19,9 +19,9 @@ from models.expiry import LIFE, expired_state
 from models.io_points import io_point
 from models.operations import NewOperation
 from models.prepared import Prepared
-from models.schema import Base, CloneJob, CloneStep, JobEvent, LedgerRow, MigratingVm, Operation
+from models.schema import Base, CloneJob, CloneStep, JobEvent, LedgerRow, MigratingVm, Operation, ReplicationCycle
 from models.states import CLONEABLE, VmState
-from models.store.base import ActiveJobExists, JobExists, StoreBase, VmNotCloneable
+from models.store.base import ActiveJobExists, CyclePruned, JobExists, StoreBase, VmNotCloneable
 
 _Rows = dict[str, list[dict[str, Any]]]
 _TABLES = (CloneJob, CloneStep, LedgerRow, Operation, JobEvent)  # in the order of their foreign keys
@@ -36,7 +36,7 @@ class CreateWrites(StoreBase):
     def create_job(self, job: CloneJob, operation: NewOperation, *, ends_with_job: bool) -> Operation:
         """Insert job, steps, ledger and operation in one transaction (R7).
 
-        Raises: JobExists, ActiveJobExists, VmNotCloneable, operations.RequestIdReused. A replay of the same request returns the
+        Raises: JobExists, ActiveJobExists, VmNotCloneable, CyclePruned, operations.RequestIdReused. A replay of the same request returns the
         operation that it started the first time and inserts nothing.
         """
         job.wake_at = self._after(self.timing.dispatch_grace_s)
@@ -61,6 +61,7 @@ class CreateWrites(StoreBase):
                 return earlier
             # Nobody finalizes or deletes the VM between the plan and this row: on SQLite there is one writer.
             self._check_vm(session, job.parent)
+            self._check_cycle(session, job.cycle)
             for cls in _TABLES:
                 session.execute(_INSERTS[cls], rows[cls.__tablename__])
         return None
@@ -68,7 +69,7 @@ class CreateWrites(StoreBase):
     def _insert_at_once(self, job: CloneJob, operation: NewOperation, rows: _Rows) -> Operation | None:
         """The same in one statement, which is a transaction of its own."""
         parameters: dict[str, Any] = {table: json.dumps(values, default=_text) for table, values in rows.items()}
-        parameters |= {"parent": job.parent, "now": self.clock()}
+        parameters |= {"parent": job.parent, "cycle": job.cycle, "now": self.clock()}
         for _ in range(_LOOKS):
             if _INSERT_ALL.rows(self.engine, **parameters):
                 return None
@@ -76,6 +77,7 @@ class CreateWrites(StoreBase):
                 if earlier := operations.replayed(session, operation):
                     return earlier
                 state = self._check_vm(session, job.parent)
+                self._check_cycle(session, job.cycle)
         raise VmNotCloneable(state)
 
     def _check_vm(self, session: Session, name: str) -> VmState:
@@ -84,6 +86,12 @@ class CreateWrites(StoreBase):
         if state not in CLONEABLE:
             raise VmNotCloneable(state)
         return state
+
+    @staticmethod
+    def _check_cycle(session: Session, name: str) -> None:
+        cycle = session.get(ReplicationCycle, name)
+        if cycle is not None and cycle.pruned_time is not None:
+            raise CyclePruned(name)
 
     def _explain_conflict(self, job: CloneJob, operation: NewOperation, error: Exception) -> Operation | None:
         """The operation of the same request, or None when what stood in the way is gone by now."""
@@ -123,7 +131,8 @@ def _text(value: dt.datetime) -> str:
 
 
 def _insert_all() -> sa.Select[Any]:
-    """Locks the VM's row, so that nobody finalizes or deletes it meanwhile, and inserts if it can be cloned.
+    """Locks the VM's row, so that nobody finalizes or deletes it meanwhile, and inserts if it can be cloned; and the
+    cycle's, so that nobody prunes it: both are looked at again once they are locked.
 
     Its one row is the job's id; it has none if the VM cannot be cloned. The rows come as one JSON text per table, so that
     the statement is always the same, however many steps and disks a job has.
@@ -132,7 +141,10 @@ def _insert_all() -> sa.Select[Any]:
     life = sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)  # days would follow the time zone's summer
     vm = (
         sa.select(MigratingVm.name)
+        .join(ReplicationCycle, ReplicationCycle.parent == MigratingVm.name)
         .where(
+            ReplicationCycle.name == sa.bindparam("cycle"),
+            ReplicationCycle.pruned_time.is_(None),
             MigratingVm.name == sa.bindparam("parent"),
             sa.or_(*(MigratingVm.state == sa.literal_column(f"'{state}'") for state in sorted(CLONEABLE))),
             MigratingVm.create_time + life > sa.bindparam("now", type_=MigratingVm.create_time.type),

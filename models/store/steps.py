@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import operations
+from models.boot_proofs import BootProof
 from models.io_points import io_point
 from models.schema import CloneJob
 from models.states import STEP_STATE, JobState, LedgerState, Role, Verdict, check_job_transition
@@ -61,17 +62,31 @@ class StepWrites(StoreBase):
 
     @io_point("store.note_progress")
     def note_progress(
-        self, lease: Lease, position: int, *, percent: int, detail: str, boot: Mapping[str, Any] | None = None
-    ) -> None:
-        """What an operator may see of the step; ``boot`` is what the guest showed. Renews the lease."""
-        with self._held(lease) as (_, job):
+        self, lease: Lease, position: int, *, percent: int, detail: str, boot: Mapping[str, Any] | None = None,
+        adaptation: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """What an operator may see of the step; ``boot`` is what the guest showed, ``adaptation`` what was done to it.
+        Renews the lease.
+
+        With a verdict on the boot, what it says about the pinned snapshots is recorded by the same transaction.
+        """
+        with self._held(lease) as (session, job):
+            if boot is not None and boot["verdict"] != "WAITING":
+                session.merge(self._proof(job.id, boot))
             found = {"boot": dict(boot)} if boot is not None else {}
+            found |= {"adaptation": dict(adaptation)} if adaptation is not None else {}
             job.steps[position].progress = {
                 **job.steps[position].progress,
                 "percent": percent,
                 "detail": detail,
                 **found,
             }
+
+    def _proof(self, job_id: str, boot: Mapping[str, Any]) -> BootProof:
+        files = boot.get("files", {})
+        console, screen = (files.get(name, {}).get("sha256") for name in ("console.txt", "screen.png"))
+        return BootProof(job_id=job_id, verdict=boot["verdict"], time=self.clock(), seconds=boot["seconds"],
+                         console_sha256=console, screen_sha256=screen)  # fmt: skip
 
     @io_point("store.complete_step")
     def complete_step(self, lease: Lease, position: int) -> None:

@@ -9,11 +9,13 @@ from tasks.services.audits import AuditService
 from tasks.services.clone_jobs import CloneJobService
 from tasks.services.common import Page, Paging, Request
 from tasks.services.cycles import CycleService
+from tasks.services.evidence import EvidenceService
 from tasks.services.explain import ExplainService
 from tasks.services.locations import LocationService
 from tasks.services.migrating_vms import MigratingVmService
 from tasks.services.operations import OperationService
 from tasks.services.plans import PlanService
+from tasks.services.snapshots import SnapshotService
 from tasks.services.sources import SourceService
 from tasks.services.target_projects import TargetProjectService
 
@@ -33,6 +35,8 @@ class Services:
         self.operations = OperationService(runtime)
         self.locations = LocationService(runtime)
         self.plans = PlanService(runtime)
+        self.evidence = EvidenceService(runtime)
         self.explain = ExplainService(runtime)
         self.audits = AuditService(runtime)
+        self.snapshots = SnapshotService(runtime)
         self.access = AccessService(AccessStore(runtime.store.engine, clock=runtime.clock))

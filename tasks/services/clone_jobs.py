@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import builtins
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Unpack, overload
 
 from models.catalog import JobRecord
+from models.job_records import jobs_in
+from models.loop_reads import LoopReads
 from models.operations import RequestIdReused
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation
 from models.states import JobState, Verdict
-from models.store import ActiveJobExists, CancelRefused, JobExists, VmNotCloneable
+from models.store import ActiveJobExists, CancelRefused, CyclePruned, JobExists, VmNotCloneable
 from tasks.dispatch import dispatch_cleanup, dispatch_steps
 from tasks.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 from tasks.names import check_id
@@ -51,6 +53,9 @@ class CloneJobService:
             if error.args[0] is None:
                 raise NotFound("MigratingVm", parent) from None
             raise preconditions.not_cloneable(parent, error.args[0]) from None
+        except CyclePruned:  # between the plan and the row: a newer cycle has come
+            raise Aborted("the cycle that was latest a moment ago was pruned; try again: a newer one has come",
+                          reason="CYCLE_PRUNED", metadata={"resource": parent}) from None  # fmt: skip
         except ActiveJobExists as error:
             raise Aborted(
                 f"a clone of this MigratingVm is running: {error.args[0]}; wait for it or cancel it",
@@ -70,7 +75,10 @@ class CloneJobService:
         cycle = preconditions.latest_cycle(ground)
         preconditions.check_state(self._runtime, vm)
         target = preconditions.target_of(self._runtime, ground)
-        job = plan_job(job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock())
+        job = plan_job(
+            job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
+            boots_from_image=self._runtime.targets[target].boots_from_image,
+        )  # fmt: skip
         preconditions.check_target(self._runtime, job)
         return job
 
@@ -84,6 +92,14 @@ class CloneJobService:
         if job is None:
             raise NotFound("CloneJob", name)
         return job
+
+    def get_many(self, names: Collection[str]) -> dict[str, JobRecord | NotFound]:
+        """What clients see of each of these jobs, in one read."""
+        return _found(names, self._catalog.jobs(names))
+
+    def polling(self) -> Polling:
+        """``get_many`` for the running event loop."""
+        return Polling(self._catalog.loop_reads())
 
     def cancel(self, name: str) -> Operation:
         """Set the verdict CANCEL; the operation ends when nothing that the job made exists any more.
@@ -123,3 +139,23 @@ class CloneJobService:
         if not page.items and "/-" not in parent:  # jobs have a VM
             must_get(self._catalog, MigratingVm, parent)
         return page
+
+
+class Polling:
+    """The jobs that clients ask for again and again, read in the event loop's own thread where that is possible."""
+
+    def __init__(self, reads: LoopReads) -> None:
+        self._reads = reads
+
+    async def get_many(self, names: Collection[str]) -> dict[str, JobRecord | NotFound] | None:
+        """As ``CloneJobService.get_many``; None if it is to be asked instead."""
+        rows = await self._reads.answer(names)
+        return None if rows is None else _found(names, jobs_in(rows))
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        await self._reads.close()
+
+
+def _found(names: Collection[str], jobs: Mapping[str, JobRecord]) -> dict[str, JobRecord | NotFound]:
+    return {name: jobs.get(name) or NotFound("CloneJob", name) for name in names}

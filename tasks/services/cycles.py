@@ -15,6 +15,7 @@ from tasks.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from tasks.plan import DEFAULT_LICENSE
 from tasks.runtime import Runtime
 from tasks.services.common import Page, Paging, list_page, must_get
+from tasks.services.references import put_reference, remove_file
 from tasks.services.uploads import Chunk, Uploads
 
 _HINTS = {VmState.PAUSED: " until ResumeMigration", VmState.EXPIRED: " until ExtendMigration"}
@@ -85,6 +86,13 @@ class CycleService:
         """
         return self._uploads.put_chunk(name, disk_number, image_format, chunks, chunk, sha256)
 
+    def put_reference(self, name: str, disk_number: int, reference: str, size_bytes: int) -> Snapshot:
+        """Register a disk that lies at the provider already; again with the same words, it only returns it.
+
+        Raises: InvalidArgument, NotFound, FailedPrecondition, AlreadyExists.
+        """
+        return put_reference(self._runtime, name, disk_number, reference, size_bytes)
+
     def received(self, name: str, disk_number: int) -> Snapshot | Received:
         """What has arrived of a disk. Raises: NotFound (cycle, or nothing has arrived), InvalidArgument."""
         found = self._uploads.received(name, disk_number)
@@ -131,7 +139,7 @@ class CycleService:
         ended = self._end(name, CycleState.FAILED, {"message": message or "the upload was aborted"})
         self._runtime.uploads.discard(name, published=True)
         for snapshot in self.get(name).snapshots:
-            self._runtime.snapshots.remove(snapshot.store_key)
+            remove_file(self._runtime, snapshot)
         return ended
 
     def _last_time(self, cycle: ReplicationCycle) -> dt.datetime:

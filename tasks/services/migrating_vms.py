@@ -15,6 +15,7 @@ from tasks.errors import FailedPrecondition, InvalidArgument, NotFound
 from tasks.names import check_id
 from tasks.services.bounds import check_attached
 from tasks.services.common import Page, Paging, Request, list_page, must_get, new_operation
+from tasks.services.references import remove_file
 from tasks.services.resources import Change, ResourceService
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class MigratingVmService(ResourceService):
         deletion, or when FinalizeMigration is called again."""
         for snapshot in self._catalog.unused_snapshots(vm_name):
             try:
-                self._runtime.snapshots.remove(snapshot.store_key)
+                remove_file(self._runtime, snapshot)
             except SnapshotStoreError:
                 logger.exception("snapshot %s of %s stays for now", snapshot.store_key, snapshot.cycle)
             else:

@@ -120,9 +120,11 @@ class PlanService:
         body = {**vm.body, _DEFAULTS: vm.body.get(_DEFAULTS) or {}}
         like = MigratingVm(name=vm.name, body=body)
         now: dt.datetime = self._runtime.clock()
+        boots_from_image = target is not None and self._runtime.targets[target].boots_from_image
         return plan_job(
-            job_id=_JOB_ID, name=f"{vm.name}/cloneJobs/-", vm=like, cycle=cycle, target=target or "", now=now
-        )
+            job_id=_JOB_ID, name=f"{vm.name}/cloneJobs/-", vm=like, cycle=cycle, target=target or "", now=now,
+            boots_from_image=boots_from_image,
+        )  # fmt: skip
 
     def _check_name(self, job: CloneJob) -> None:
         """An instance whose name the user chose may exist already; every other name is the job's own."""

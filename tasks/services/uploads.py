@@ -98,8 +98,8 @@ class Uploads:
     def received(self, name: str, disk_number: int) -> Snapshot | Received | None:
         """What has arrived of a disk; None for nothing. Raises: NotFound (cycle), InvalidArgument."""
         cycle = must_get(self._catalog, ReplicationCycle, name)
-        _check_number(disk_number)
-        done = _recorded(cycle, disk_number)
+        check_number(disk_number)
+        done = recorded(cycle, disk_number)
         return done or self._runtime.uploads.received(name, disk_number)
 
     def incomplete(self, cycle: ReplicationCycle) -> dict[int, Received]:
@@ -141,11 +141,11 @@ class Uploads:
             raise InvalidArgument(
                 "format", f"{image_format!r} is not one of raw, qcow2; formats are named, never guessed"
             )
-        _check_number(disk_number)
+        check_number(disk_number)
         cycle = must_get(self._catalog, ReplicationCycle, name)
         if cycle.state is not CycleState.RUNNING:
             raise closed(name, cycle.state)
-        if _recorded(cycle, disk_number) is not None:
+        if recorded(cycle, disk_number) is not None:
             raise AlreadyExists("Disk", f"{name}/disks/{disk_number}")
 
     def _check_again(self, upload: PartialUpload, name: str, disk_number: int, image_format: str) -> None:
@@ -185,7 +185,7 @@ class Uploads:
 
     def _repeated(self, name: str, disk_number: int, image_format: str, chunk: Chunk, sha256: str) -> Snapshot | None:
         """The snapshot, if this repeats the last chunk of a disk whose answer was lost."""
-        done = _recorded(must_get(self._catalog, ReplicationCycle, name), disk_number)
+        done = recorded(must_get(self._catalog, ReplicationCycle, name), disk_number)
         if done is None or (done.format, done.stored_size_bytes) != (image_format, chunk.total):
             return None
         return done if sha256.lower() in ("", done.sha256) else None
@@ -245,10 +245,12 @@ def closed(name: str, state: str) -> FailedPrecondition:
     return FailedPrecondition(name, f"{name} is {state}; disks go into a RUNNING cycle only", reason="CYCLE_CLOSED")
 
 
-def _check_number(disk_number: int) -> None:
+def check_number(disk_number: int) -> None:
+    """Raises: InvalidArgument."""
     if not 0 <= disk_number < MOST_DISKS:
         raise InvalidArgument("disk_number", f"must be between 0 and {MOST_DISKS - 1}")
 
 
-def _recorded(cycle: ReplicationCycle, disk_number: int) -> Snapshot | None:
+def recorded(cycle: ReplicationCycle, disk_number: int) -> Snapshot | None:
+    """The cycle's disk of that number, if it has been recorded."""
     return next((each for each in cycle.snapshots if each.disk_number == disk_number), None)

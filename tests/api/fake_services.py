@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from models.catalog import Sync
@@ -228,6 +228,14 @@ class _Cycles(_Part):
         uploads.kept[name] = digest.hexdigest()
         return snapshot
 
+    def put_reference(self, name: str, disk_number: int, reference: str, size_bytes: int) -> Snapshot:
+        if not reference or size_bytes < 1:
+            raise InvalidArgument("reference", "must be the provider's name of a snapshot or image")
+        snapshot = Snapshot(cycle=name, disk_number=disk_number, store_key=reference, format="reference",
+                            virtual_size_bytes=size_bytes, stored_size_bytes=0, sha256="", create_time=NOW)  # fmt: skip
+        self.get(name).snapshots.append(snapshot)
+        return snapshot
+
     def finish(self, name: str) -> Any:
         return self._end(name, CycleState.SUCCEEDED, None)
 
@@ -241,6 +249,16 @@ class _Cycles(_Part):
         row.state, row.error, row.end_time = state, error, NOW
         self.fake.table(MigratingVm)[row.parent].state = VmState.ACTIVE
         return row
+
+
+class _Polling:
+    """There is no connection that an event loop could read from."""
+
+    async def get_many(self, names: Collection[str]) -> None:
+        return None
+
+    async def close(self) -> None:
+        pass
 
 
 class _CloneJobs(_Part):
@@ -257,6 +275,14 @@ class _CloneJobs(_Part):
         if self.fake.boom is not None:
             raise self.fake.boom
         return self.fake.must_get(CloneJob, name)
+
+    def get_many(self, names: Collection[str]) -> Any:
+        if self.fake.boom is not None:
+            raise self.fake.boom
+        return {name: self.fake.table(CloneJob).get(name) or NotFound("CloneJob", name) for name in names}
+
+    def polling(self) -> Any:
+        return _Polling()
 
     def list(self, parent: str, **paging: Any) -> Page[Any]:
         self.fake.must_get(MigratingVm, parent)

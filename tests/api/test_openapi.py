@@ -10,7 +10,7 @@ from harness import VM
 from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from api.additions import ADDITIONS, UPLOADS
+from api.additions import ADDITIONS, EVIDENCE, UPLOADS
 from api.methods import METHODS
 from api.openapi import document, template
 
@@ -26,7 +26,7 @@ def test_it_is_valid(openapi):
 
 
 def test_it_has_every_route_and_no_other(openapi):
-    served = {(each.verb, template(each.path)) for each in (*METHODS, *ADDITIONS, *UPLOADS) if each.verb}
+    served = {(each.verb, template(each.path)) for each in (*METHODS, *ADDITIONS, *EVIDENCE, *UPLOADS) if each.verb}
     said = {(verb.upper(), path) for path, item in openapi["paths"].items() for verb in item if verb != "parameters"}
     assert said == served | {("GET", "/healthz")}
     ids = [item[verb]["operationId"] for item in openapi["paths"].values() for verb in item if verb != "parameters"]
@@ -60,7 +60,8 @@ def test_our_answers_are_as_described(live, openapi):
     live.world.run()
     job = f"{VM}/cloneJobs/clone-1"
     calls = [("GET", f"{job}/events", "Events"), ("GET", f"{job}/ledger", "Ledger"), ("GET", f"{job}/progress", "Progress"),
-             ("GET", f"{job}:explain", "Explanation"), ("POST", f"{VM}:planCloneJob", "Plan")]  # fmt: skip
+             ("GET", f"{job}:explain", "Explanation"), ("POST", f"{VM}:planCloneJob", "Plan"),
+             ("GET", f"{job}/evidence", "Evidence"), ("GET", f"{VM}/bootProofs", "BootProofs")]  # fmt: skip
     for verb, path, name in calls:
         answer = live.http.request(verb, f"/clonejob/v1/{path}")
         assert answer.status_code == 200

@@ -68,7 +68,7 @@ def test_help_loads_nothing_heavy():
         (["show", "web-1"], "'web-1' names no job: write VM/JOB, for example web-1/clone-1"),
         (["cancel", "../../etc/passwd"], "is not a legal id"),
         (["watch"], "Missing argument 'JOB...'"),
-        (["vm", "import", "web-1"], "Missing option '--disk'"),
+        (["vm", "import", "web-1"], "name the disks: --disk FILE, or --reference 0=NAME --size 0=BYTES"),
         (["vm", "import", "web-1", "--disk", "none.img"], "none.img: there is no such file"),
         (
             ["vm", "import", "web-1", "--disk", "/nope/n.img"],

@@ -44,12 +44,15 @@ class Lab:
                 self.services.target_projects.create(PARENT, each, {"project": each}, Request())
         body = {"computeEngineTargetDefaults": {"targetProject": f"{projects}/{target}", **defaults}}
         _, vm = self.services.migrating_vms.create(f"{PARENT}/sources/default", vm_id, body, Request())
+        self.upload(vm.name)
+        return vm.name
+
+    def upload(self, vm_name):
         disk = self.settings.data_dir / "disk.img"
         build_disk(disk, data="cycle 1", size_bytes=1024 * 1024)
-        cycle = self.services.cycles.begin(vm.name)
+        cycle = self.services.cycles.begin(vm_name)
         self.services.cycles.put_disk(cycle.name, 0, "raw", [disk.read_bytes()])
         self.services.cycles.finish(cycle.name)
-        return vm.name
 
     def clone(self, vm_id, target="simulated", *, until=99, **defaults):
         """A job of a new VM, brought to the step at position ``until``, or to its end; its row."""
@@ -116,7 +119,10 @@ def test_list_shows_every_clone(clonejob, lab):
 def test_console_prints_what_the_guest_said_and_nothing_that_steers_a_terminal(clonejob, lab, monkeypatch):
     name = instance_of(lab.clone("web-1", hostname="h1"))
     shown = clonejob("instance", "console", name)
-    assert (shown.code, shown.out) == (0, "clonejob guest: BOOTED hostname=h1 data=simulated\n")
+    assert (shown.code, shown.out) == (
+        0,
+        "clonejob guest: power on\nclonejob guest: BOOTED hostname=h1 data=simulated\n",
+    )
     assert json.loads(clonejob("instance", "console", name, "--json").out)["console"].endswith("\r\n")
     assert output.plain("a\x1b[2Jb\x1b]0;evil\x07\r\n\tc\x9b") == "ab]0;evil\n\tc\n"
     assert output.plain("") == ""
@@ -309,9 +315,13 @@ def test_a_look_makes_no_folder_and_names_what_is_wrong(clonejob, tmp_path):
     )
 
 
-def test_a_real_machine(clonejob, lab):
+def require_qemu():
     if absent := [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]:
         missing(f"{', '.join(absent)} not installed")
+
+
+def test_a_real_machine(clonejob, lab):
+    require_qemu()
     target = lab.targets["local"]
     try:
         job = lab.clone("web-1", "local", hostname="h1")
@@ -327,3 +337,29 @@ def test_a_real_machine(clonejob, lab):
         assert [path for part in ("instances", "disks", "images") for path in (target.root / part).iterdir()] == []
     finally:
         qemu_vm.stop(qemu_vm.running(target._root_id), target.root, timeout_s=5)
+
+
+def test_a_kept_clone_is_made_independent_and_its_snapshot_can_be_pruned(clonejob, lab):
+    require_qemu()
+    target = lab.targets["local"]
+    try:
+        job = lab.clone("web-1", "local")
+        name = instance_of(job)
+        lab.upload(job.parent)
+
+        def pruned(*options):
+            cycles = json.loads(clonejob("snapshot", "prune", "--json", *options).out)["cycles"]
+            return {row["cycle"].rpartition("/")[2]: row["kept"] for row in cycles}
+
+        latest = "it is the VM's latest successful cycle"
+        assert pruned() == {"cycle-1": "1 clone needs it", "cycle-2": latest}
+        assert "cycle-1" in clonejob("snapshot", "prune", "--dry-run").out
+        assert clonejob("instance", "flatten", name).out.endswith("-disk0 is independent now\n")
+        assert not json.loads(clonejob("instance", "flatten", name, "--json").out)["disks"][0]["changed"]
+        assert pruned("--dry-run") == pruned() == {"cycle-1": "", "cycle-2": latest}
+        assert pruned() == {"cycle-2": latest}
+        assert clonejob("instance", "delete", name, "--yes").code == 0
+    finally:
+        qemu_vm.stop(qemu_vm.running(target._root_id), target.root, timeout_s=5)
+    other = instance_of(lab.clone("web-2"))
+    assert "lie on no snapshot" in one_line(clonejob("instance", "flatten", other))

@@ -174,3 +174,39 @@ def test_a_vm_is_updated_without_an_upload(clonejob, service):
 def test_an_update_that_makes_no_sense_is_refused(clonejob, service, options, code):
     assert clonejob("vm", "update", "web-1", *options, "--server", service.url).code == code
     assert "PATCH" not in [call.method for call in service.calls]
+
+
+REFERENCES = ("--reference", "1=projects/p/global/snapshots/t", "--reference", "0=projects/p/global/snapshots/s",
+              "--size", "0=1024", "--size", "1=2048")  # fmt: skip
+
+
+def test_import_registers_disks_by_reference(clonejob, service):
+    service.on("POST", f"/clonejob/v1/{CYCLE}:registerDisk", {})
+    result = clonejob("vm", "import", "web-1", *REFERENCES, "--target", "simulated", "--server", service.url)
+    assert (result.code, result.out) == (0, "web-1: cycle 1 with 2 disk(s) is ready\n")
+    assert "zone" not in json.loads(service.calls[2].body)["computeEngineTargetDefaults"]
+    bodies = [json.loads(call.body) for call in service.calls if call.path.endswith(":registerDisk")]
+    assert bodies == [
+        {"diskNumber": 0, "reference": "projects/p/global/snapshots/s", "sizeBytes": "1024"},
+        {"diskNumber": 1, "reference": "projects/p/global/snapshots/t", "sizeBytes": "2048"},
+    ]
+    assert not [call for call in service.calls if call.method == "PUT"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "name the disks"),
+        (("--size", "0=1"), "--size goes with --reference"),
+        (("--reference", "0=s"), "one --size"),
+        (("--reference", "1=s", "--size", "1=1"), "without a gap"),
+        (("--reference", "0=s", "--reference", "0=t", "--size", "0=1"), "twice"),
+        (("--reference", "s", "--size", "0=1"), "is not NUMBER=VALUE"),
+        (("--reference", "0=s", "--size", "0=big"), "not a number of bytes"),
+        (("--disk", "x.img", "--reference", "0=s", "--size", "0=1"), "cannot be mixed"),
+    ],
+)
+def test_references_that_make_no_sense_send_nothing(clonejob, service, arguments, says):
+    result = clonejob("vm", "import", "web-1", *arguments, "--server", service.url)
+    assert result.code == 2 and says in result.err
+    assert service.calls == []

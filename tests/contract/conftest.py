@@ -1,11 +1,12 @@
-"""What the conformance tests need of each target, and the check that no test leaves anything behind.
+"""Our targets under test, and the check that no test leaves anything behind.
 
-To test a target of your own: write a kit like the ones below and add it to ``KITS``.
+The conformance kit (targets/conformance) runs against each of ``STAGES``: to test another target, add it there.
 """
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
 import os
 import shutil
@@ -16,6 +17,21 @@ from pathlib import Path
 
 import psutil
 import pytest
+from contract import cloud_stages
+from contract.stages import (
+    ADAPTS,
+    ANY_MACHINE,
+    BOOT_IMAGES_ONLY,
+    DISKS_ONLY,
+    NEVER_HALF_MADE,
+    NEVER_SLOW,
+    NEVER_THROTTLED,
+    NO_CONTENT,
+    NO_TOMBSTONES,
+    Conformance,
+    qemu_stage,
+    simulated_stage,
+)
 
 from targets import qemu_vm
 from targets.base import (
@@ -30,6 +46,7 @@ from targets.base import (
     Snapshot,
     Target,
 )
+from targets.conformance import Stage
 from targets.errors import TransientError
 from targets.guest import build_disk
 from targets.local_files import write_json
@@ -125,19 +142,25 @@ class Kit(abc.ABC):
 class SimulatedKit(Kit):
     target: SimulatedTarget
 
+    boots_from_image = False
+
     def connect(self) -> SimulatedTarget:
-        return SimulatedTarget(self.root, call_timeout_s=5)
+        return SimulatedTarget(self.root, call_timeout_s=5, boots_from_image=self.boots_from_image)
 
     def make_foreign(self, ref: ResourceRef) -> None:
         self.target.foreign(ref.kind, ref.name, {"made-by": "a user"})
 
     def leave_half_made(self, spec: ResourceSpec) -> None:
-        self.target.add_fault(op="create", fault="half_made", name=spec.ref.name)
+        self.target.add_fault(op="create", fault="half_made", kind=spec.ref.kind, name=spec.ref.name)
         with pytest.raises(TransientError):
             self.target.create(spec)
 
     def power_off(self, ref: ResourceRef) -> None:
         self.target.power_off(ref)
+
+
+class BootsFromImageKit(SimulatedKit):
+    boots_from_image = True
 
 
 class QemuKit(Kit):
@@ -153,6 +176,9 @@ class QemuKit(Kit):
     def make_foreign(self, ref: ResourceRef) -> None:
         self.path(ref).mkdir()
         write_json(self.path(ref) / "notes.json", {"made-by": "a user"}, durable=False)
+
+    def remove_foreign(self, ref: ResourceRef) -> None:
+        shutil.rmtree(self.path(ref))
 
     def leave_half_made(self, spec: ResourceSpec) -> None:
         self.target._folders.claim(spec.ref, spec.owner.labels(), {})
@@ -192,6 +218,80 @@ def require_qemu() -> None:
     if missing:
         message = f"{', '.join(missing)} not installed"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+
+
+def _on(kit: type[Kit], stage: Callable[[Kit], Stage]) -> Callable[[Path], contextlib.AbstractContextManager[Stage]]:
+    @contextlib.contextmanager
+    def opened(folder: Path) -> Iterator[Stage]:
+        if kit is QemuKit:
+            require_qemu()
+        made = kit(folder)
+        yield stage(made)
+        made.close()
+
+    return opened
+
+
+# One entry per target, with the checks that do not apply to it (sets of them: stages.py). For one with a server or a stand-in: a context of its own in stages.py that starts it, yields a
+# Stage with what the stand-in can script as Hands, and ends it; then one entry here.
+STAGES: Mapping[str, Conformance] = {
+    "simulated": Conformance(_on(SimulatedKit, simulated_stage), NO_CONTENT | ADAPTS | DISKS_ONLY | ANY_MACHINE),
+    "simulated-boots-from-image": Conformance(
+        _on(BootsFromImageKit, simulated_stage), NO_CONTENT | ADAPTS | BOOT_IMAGES_ONLY | ANY_MACHINE
+    ),
+    "compute_engine": Conformance(
+        cloud_stages.compute_engine, NO_TOMBSTONES | NEVER_HALF_MADE | ADAPTS | DISKS_ONLY | ANY_MACHINE
+    ),
+    "ec2": Conformance(cloud_stages.ec2, NO_TOMBSTONES | BOOT_IMAGES_ONLY),
+    "qemu": Conformance(_on(QemuKit, qemu_stage), ADAPTS | DISKS_ONLY | NEVER_SLOW | NEVER_THROTTLED),
+}
+
+
+# A call to a cloud's client takes ten times what a call to the others takes. ``make conformance`` runs all checks.
+IN_SHORT = frozenset(
+    {
+        "a_create_whose_reply_was_lost_is_adopted",
+        "a_delete_whose_reply_was_lost_can_be_repeated",
+        "an_old_uid_does_not_delete_the_new_resource",
+        "another_jobs_resource_is_not_taken_over",
+        "create_makes_what_was_asked_for",
+        "creates_at_once_make_one",
+        "delete_until_it_is_gone",
+        "delete_with_another_uid_is_refused",
+        "nothing_is_made_for_a_buried_job",
+        "the_inventory_shows_every_kind",
+        "the_users_labels_do_not_replace_ours",
+        "throttling_is_over_when_it_is_over",
+        "what_a_user_made_is_not_deleted",
+        "what_is_being_deleted_is_shown",
+        "what_is_being_made_is_created_only_once",
+    }
+)
+_CLOUDS = ("compute_engine", "ec2")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the clouds' longer checks to ``make conformance``."""
+    if os.environ.get("CLONEJOB_CONFORMANCE") == "all":
+        return
+
+    def is_long(item: pytest.Item) -> bool:
+        given = getattr(item, "callspec", None)
+        check = given.params.get("check") if given else None
+        return check is not None and given.params.get("conformance") in _CLOUDS and check.name not in IN_SHORT
+
+    later = [item for item in items if is_long(item)]
+    if later:
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if not is_long(item)]
+
+
+@pytest.fixture(scope="module", params=list(STAGES))
+def conformance(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:
+    """A stage that is set up once for all checks, and the checks that do not apply to it."""
+    entry = STAGES[request.param]
+    with entry.stage(tmp_path_factory.mktemp(request.param)) as stage:
+        yield stage, entry.not_applicable
 
 
 KITS: Mapping[str, Callable[[Path], Kit]] = {"simulated": SimulatedKit, "qemu": QemuKit}

@@ -27,6 +27,7 @@ from targets.errors import (
 )
 from targets.guest import build_disk
 from targets.qemu import QemuTarget
+from targets.snapshot_store import FileSnapshotStore
 
 FORK = multiprocessing.get_context("fork")
 
@@ -327,7 +328,7 @@ def test_a_machine_inherits_nothing(qemu):
     [process] = qemu.processes()
     fds = [os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
     files = {Path(fd).name for fd in fds if fd.startswith(str(qemu.folder))}
-    assert files <= {"disk.qcow2", "disk0.raw", "serial.log", "firmware.log", "pid"}
+    assert files <= {"disk.qcow2", "base.raw", "seed.iso", "serial.log", "firmware.log", "stderr.log", "pid"}
     environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     assert {entry.split(b"=")[0] for entry in environment if entry} == {b"PATH", b"LC_ALL"}
 
@@ -336,11 +337,14 @@ def test_a_machine_inherits_nothing(qemu):
 def test_a_full_disk(qemu):
     small = qemu.folder / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(small)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320k", "none", str(small)], capture_output=True)
     if mounted.returncode:
         pytest.skip("mount is not allowed here")
     try:
-        target = QemuTarget(small, qemu.snapshots)
+        snapshots = FileSnapshotStore(small / "snapshots")
+        with snapshots.writer(qemu.snapshot.key) as writer:
+            writer.write(qemu.snapshots.path(qemu.snapshot.key).read_bytes())
+        target = QemuTarget(small, snapshots)
         (small / "ballast").write_bytes(bytes(100 * 1024))
         with pytest.raises(RefusedError, match="full|No space left"):
             target.create(qemu.disk())

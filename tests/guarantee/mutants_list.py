@@ -25,6 +25,7 @@ _STEPS, _CLEANUP, _SETTLE, _LEASE = "tasks/steps.py", "tasks/cleanup.py", "tasks
 _BASE, _VERDICT, _LEDGER, _CLAIM = (f"models/store/{name}.py" for name in ("base", "verdict", "ledger", "steps"))
 _TABLES = "models/migrations/versions/0001_first_tables.py"
 _ENDS, _EXECUTION, _LOST = (f"tests/unit/tasks/test_{name}.py" for name in ("ends", "execution", "lost_workers"))
+_BOOT = "tests/unit/tasks/test_boot.py"
 _SINGLE, _DATABASE = "tests/guarantee/test_single_guards.py", "tests/unit/models/test_guards.py"
 
 
@@ -101,6 +102,10 @@ MUTANTS = (
     _one("SQLite has no barrier", _TABLES, "enumerate(rules):\n                op.execute(", "enumerate(()):\n                op.execute(", _DATABASE, "-k", "sqlite"),
     _one("PostgreSQL has no barrier", _TABLES, "BEGIN{checks} RETURN NEW;", "BEGIN RETURN NEW;", _DATABASE, "-k", "postgresql"),
     _one("two jobs of one VM may run", _TABLES, '        ["parent"],\n        unique=True,\n', '        ["parent"],\n        unique=False,\n', _DATABASE, "-k", "one_running"),
+    # The boot
+    _one("a clone that has to boot passes without", "tasks/boot.py", "    if policy.required and last.verdict is not BootVerdict.BOOTED:\n", "    if False:\n", _BOOT, "-k", "does_not_boot and sqlite"),
+    _one("a worker that lost the job writes over the evidence", "tasks/evidence.py", "if _epoch(folder) > epoch:", "if False:", _BOOT, "-k", "write_over"),
+    _one("a file that was changed is served as evidence", "tasks/evidence.py", "if hashlib.sha256(content).hexdigest() == sha256 else None", "", "tests/api/test_evidence.py", "-k", "says_why"),
     # Requests, reports and time
     _one("a request id is not looked up", "models/operations.py", "    if not new.request_id:\n        return None\n", "    return None\n", "tests/unit/tasks/test_services.py"),
     _one("a late report takes the lease of the step at work", _VERDICT, "job.current_step != position", "False", _SINGLE, "-k", "late_report"),

@@ -12,7 +12,7 @@ from conftest import missing
 from guarantee.chaos.postgres import why_not
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--minutes", "0.4", "--fault-pause", "0.5", "--pause", "1", "--cancels", "4", "--kills", "0", "--outage", "0")
+SHORT = ("--minutes", "0.25", "--fault-pause", "0.5", "--pause", "1", "--cancels", "4", "--kills", "0", "--outage", "0")
 
 
 def chaos(*arguments):

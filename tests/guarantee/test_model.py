@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from models.db import make_engine
 
 _SHRINK = os.environ.get("CLONEJOB_MODEL_SHRINK") != "0"
-_SHORT = {"sqlite": 14, "postgresql": 8}
+_SHORT = {"sqlite": 10, "postgresql": 6}
 _EXAMPLES = int(os.environ.get("CLONEJOB_MODEL_EXAMPLES", "0"))
 
 

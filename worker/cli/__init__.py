@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from worker.cli import access, audit, instances, jobs, service, vms
+from worker.cli import access, audit, instances, jobs, service, snapshots, targets, vms
 from worker.cli.context import Cli, common_options
 from worker.cli.errors import CliError, ExitCode
 
@@ -47,7 +47,9 @@ for _command in (
     access.token,
     access.role,
     instances.instance,
+    snapshots.snapshot,
     audit.audit,
+    targets.target,
     service.doctor,
     service.worker,
     service.api,

@@ -41,6 +41,17 @@ class Client:
         """GET a resource of ours or of the contract."""
         return self._call("GET", path, params=params)
 
+    def content(self, path: str) -> bytes:
+        """GET bytes. Raises: CliError."""
+        response = self._answer("GET", path, params={})
+        if response.is_error:
+            self._decode(response)
+        return response.content
+
+    def url(self, path: str) -> str:
+        """The whole address of a path."""
+        return f"{self._server.rstrip('/')}{path}"
+
     def post(self, path: str, body: Json | None = None, **params: Any) -> Json:
         """POST; ``None`` parameters are left out."""
         return self._call("POST", path, json=body or {}, params=params)
@@ -90,9 +101,12 @@ class Client:
         return response_of(operation)
 
     def _call(self, method: str, path: str, *, params: Json, **how: Any) -> Json:
+        return self._decode(self._answer(method, path, params=params, **how))
+
+    def _answer(self, method: str, path: str, *, params: Json, **how: Any) -> httpx.Response:
         present = {key: value for key, value in params.items() if value is not None}
         try:
-            response = self._http.request(method, path, params=present, **how)
+            return self._http.request(method, path, params=present, **how)
         except httpx.ConnectError as error:
             raise self._unreachable(str(error)) from None
         except httpx.TimeoutException:
@@ -101,7 +115,6 @@ class Client:
             raise self._unreachable(f"the connection broke off: {error}") from None
         except httpx.InvalidURL as error:
             raise CliError(f"{self._server} is no usable address: {error}", ExitCode.USAGE) from None
-        return self._decode(response)
 
     def _decode(self, response: httpx.Response) -> Json:
         try:

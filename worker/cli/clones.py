@@ -36,7 +36,7 @@ def find_clones(settings: Settings, target_name: str | None) -> list[Clone]:
     """What is there, by target and name. Raises: CliError."""
     from targets.base import ResourceKind
 
-    order = (ResourceKind.INSTANCE, ResourceKind.DISK, ResourceKind.ADAPTED_IMAGE)
+    order = (ResourceKind.INSTANCE, ResourceKind.DISK, ResourceKind.BOOT_IMAGE, ResourceKind.ADAPTED_IMAGE)
     found = []
     for target in _targets(settings, target_name).values():
         with target_errors(target.name):

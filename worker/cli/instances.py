@@ -15,7 +15,7 @@ import click
 from worker.cli.clones import Clone, find_clones, job_of, sort_out, target_errors, the_clone
 from worker.cli.context import Cli, common_options, short_name
 from worker.cli.errors import CliError, ExitCode
-from worker.cli.output import plain, print_json, table
+from worker.cli.output import percent_shown, plain, print_json, table
 
 if TYPE_CHECKING:
     from models.schema import CloneJob
@@ -99,6 +99,40 @@ def delete(cli: Cli, name: str, target_name: str | None, *, yes: bool, orphan: b
         click.echo(f"deleted {_refs(ours)} from target {clone.target.name}")
         for part, why in others:
             click.echo(f"left alone: {part.ref} {why}")
+
+
+@instance.command()
+@click.argument("name")
+@click.option("--orphan", is_flag=True, help="Do it although the database does not know its clone job.")
+@_target_option
+@common_options
+@click.pass_obj
+def flatten(cli: Cli, name: str, target_name: str | None, *, orphan: bool) -> None:
+    """Make the disks of instance NAME independent of the snapshot they lie on, whether it runs or not.
+
+    Copies what they lack, which takes the time and the space of a full copy. The snapshot can be pruned then. Broken off
+    anywhere, the disks are as before, and the command can be repeated.
+    """
+    from targets.base import ResourceKind
+    from targets.snapshot_holder import SnapshotHolder
+
+    clone = the_clone(find_clones(cli.settings, target_name), name, cli.settings)
+    if not isinstance(clone.target, SnapshotHolder):
+        raise CliError(f"disks on target {clone.target.name} lie on no snapshot of this service", ExitCode.CONFLICT)
+    job = _refuse_unless_over(cli.settings, clone, orphan=orphan)
+    ours, others = sort_out(job, clone) if job else (clone.parts, ())
+    _refuse_if_not_ours(clone, name, ours, others)
+    done = []
+    for part in ours:
+        if part.ref.kind is ResourceKind.DISK:
+            with target_errors(clone.target.name), percent_shown(f"copying {part.ref.name}") as show:
+                changed = clone.target.flatten(part.ref, job_id=clone.job_id, uid=part.uid, progress=show)
+            done.append((part.ref.name, changed))
+    if cli.json:
+        print_json({"disks": [{"name": disk, "changed": changed} for disk, changed in done]})
+        return
+    for disk, changed in done:
+        click.echo(f"{disk} {'is independent now' if changed else 'was independent already'}")
 
 
 def _refuse_unless_over(settings: Settings, clone: Clone, *, orphan: bool) -> CloneJob | None:

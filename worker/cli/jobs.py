@@ -6,16 +6,18 @@ import datetime as dt
 import secrets
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from models.states import JobState
-from worker.cli import cancelling, outcome, progress, reports
+from worker.cli import cancelling, evidence, outcome, progress, reports
 from worker.cli.context import Cli, check_id, common_options, short_name
 from worker.cli.errors import CliError, ExitCode, response_of
 from worker.cli.output import (
     duration,
+    plain,
     print_json,
     show_time,
     step_name,
@@ -75,11 +77,26 @@ def list_jobs(cli: Cli, vm_text: str | None, state: str | None, limit: int | Non
 
 @click.command()
 @click.argument("job_text", metavar="JOB")
+@click.option(
+    "--evidence",
+    "with_evidence",
+    is_flag=True,
+    help="What the job saw of its clone: whether it boots, console, screen, hashes.",
+)
+@click.option(
+    "--screenshot",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Save the screen (PNG) after checking its SHA-256; implies --evidence.",
+)
 @common_options
 @click.pass_obj
-def show(cli: Cli, job_text: str) -> None:
+def show(cli: Cli, job_text: str, *, with_evidence: bool, screenshot: Path | None) -> None:
     """One job: state, target, pinned cycle, steps, what it created and deleted, events."""
     name = cli.job_name(job_text)
+    if with_evidence or screenshot is not None:
+        evidence.show(cli, name, screenshot)
+        return
     client = cli.client
     job = client.get(f"/v1/{name}")
     more = {part: client.get(f"/clonejob/v1/{name}/{part}") for part in ("progress", "ledger", "events")}
@@ -88,6 +105,7 @@ def show(cli: Cli, job_text: str) -> None:
         return
     _show_head(job, more["progress"], more["ledger"].get("ledger", []))
     _show_steps(job.get("steps", []))
+    _show_adaptation(outcome.adaptation_of(more["progress"]))
     _show_ledger(more["ledger"].get("ledger", []))
     events = [
         (show_time(e.get("time")), e.get("kind", ""), e.get("message", "")) for e in more["events"].get("events", [])
@@ -192,6 +210,8 @@ def _show_head(job: Json, more: Json, ledger: list[Json]) -> None:
     ]
     if boot := outcome.boot_of(more):
         lines.append(("boot", outcome.boot_line(boot)))
+    if report := outcome.adaptation_of(more):
+        lines.append(("adapted", outcome.adaptation_line(report)))
     if job.get("error"):
         lines.append(("error", job["error"].get("message", "")))
     if more.get("cleanupDetail"):
@@ -206,6 +226,15 @@ def _show_steps(steps: list[Json]) -> None:
         (step_name(s), show_time(s.get("startTime")), duration(s.get("startTime"), s.get("endTime"))) for s in steps
     ]
     click.echo("\nSteps\n" + table(("STEP", "STARTED", "DURATION"), rows, indent="  "))
+
+
+def _show_adaptation(report: Json) -> None:
+    rows = [
+        (a.get("id", ""), str(a.get("version", "")), a.get("outcome", ""), plain(str(a.get("reason", ""))).strip())
+        for a in report.get("actions", [])
+    ]
+    if rows:
+        click.echo("\nOS adaptation\n" + table(("RECIPE", "VERSION", "OUTCOME", "REASON"), rows, indent="  "))
 
 
 def _show_ledger(ledger: list[Json]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import click
@@ -31,6 +32,21 @@ def boot_line(boot: Json) -> str:
     return f"{verdict}{after}" + (f" ({why})" if why else "") + (f": {said[-1].strip()}" if said else "")
 
 
+def adaptation_of(progress: Json) -> Json:
+    """The report of what was done to the guest; empty without one."""
+    found = [(step.get("progress") or {}).get("adaptation") for step in progress.get("steps", [])]
+    return next((report for report in found if report), {})
+
+
+def adaptation_line(report: Json) -> str:
+    """``9 applied, 2 skipped, 1 unsupported (Debian GNU/Linux 12 (bookworm))``."""
+    if not report.get("actions"):
+        return f"nothing was done (policy {plain(str(report.get('policy', '-'))).strip()})"
+    counts = Counter(str(action.get("outcome", "-")) for action in report["actions"])
+    system = plain(str(report.get("os") or report.get("found") or "unknown system")).strip()
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) + f" ({system})"
+
+
 def end_line(job: Json, progress: Json) -> str:
     """``web-1/clone-1 SUCCEEDED in 4.2 s: instance web-1-abc (local), boot BOOTED``."""
     lasted = f" in {duration(job.get('createTime'), job['endTime'])}" if job.get("endTime") else ""
@@ -42,7 +58,9 @@ def say_warnings(job: Json, progress: Json) -> None:
     name = short_name(job["name"])
     verdict = boot_of(progress).get("verdict")
     if job.get("state") == "SUCCEEDED" and verdict in _NOT_SEEN:
-        click.echo(f"warning: {name}: boot {verdict}: {_NOT_SEEN[verdict]}; see `clonejob show {name}`", err=True)
+        click.echo(
+            f"warning: {name}: boot {verdict}: {_NOT_SEEN[verdict]}; see `clonejob show {name} --evidence`", err=True
+        )
     if hint := adaptation_hint(job, progress):
         click.echo(f"hint: {hint}", err=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -40,6 +42,16 @@ def plain(text: str) -> str:
     """A guest's output without what would steer the reader's terminal."""
     kept = "".join(c for c in click.unstyle(text).replace("\r\n", "\n") if c.isprintable() or c in "\n\t")
     return kept if kept.endswith("\n") or not kept else kept + "\n"
+
+
+@contextlib.contextmanager
+def percent_shown(what: str) -> Iterator[Callable[[int], None]]:
+    """One line on stderr that changes with what it is told, for people only."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    yield lambda percent: click.echo(f"\r{what}: {percent} %", nl=False, err=True)
+    click.echo(err=True)
 
 
 def parse_time(text: str | None) -> dt.datetime | None:

@@ -71,3 +71,21 @@ def _size(text: str) -> str:
             return f"{size:.4g} {unit}"
         size /= 1024
     return f"{size:.4g} TiB"
+
+
+def cycles(found: list[Json], proofs: list[Json]) -> str:
+    """The cycles of a VM, and what its clones have shown of each: one that booted counts, otherwise the newest."""
+    rows = []
+    for cycle in found:
+        shown = [proof for proof in proofs if proof["replicationCycle"] == cycle["name"]]
+        best = next((proof for proof in shown if proof["verdict"] == "BOOTED"), shown[0] if shown else None)
+        boots = "not tried yet" if best is None else _boots(best)
+        rows.append(
+            (cycle["name"].rpartition("/")[2], cycle.get("state", ""), show_time(cycle.get("startTime")), boots)
+        )
+    return table(("CYCLE", "STATE", "STARTED", "BOOTS"), rows)
+
+
+def _boots(proof: Json) -> str:
+    word = "proven" if proof["verdict"] == "BOOTED" else proof["verdict"]
+    return f"{word} by {short_name(proof['cloneJob'])} at {show_time(proof['time'])}"

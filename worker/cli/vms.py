@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.cli import reports
 from worker.cli.context import DEFAULT_SOURCE, Cli, common_options, short_name
 from worker.cli.errors import CliError, ExitCode
 from worker.cli.output import print_json, show_time, table
+from worker.cli.references import Reference, given_references
 from worker.cli.upload import upload
 from worker.cli.vm_update import DEFAULT_TARGET, checked_target, update
 
@@ -44,8 +46,11 @@ vm.add_command(update)
 
 @vm.command("import")
 @click.argument("name")
-@click.option("--disk", "disks", metavar="FILE", multiple=True, required=True, type=click.Path(path_type=Path),
+@click.option("--disk", "disks", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
               help="Disk image; repeat it for more disks, the boot disk first.")  # fmt: skip
+@click.option("--reference", "references", metavar="N=NAME", multiple=True,
+              help="Disk N as the provider's own snapshot or image, such as 0=projects/P/global/snapshots/S, in place of --disk.")  # fmt: skip
+@click.option("--size", "sizes", metavar="N=BYTES", multiple=True, help="Size of the disk that --reference N names.")
 @click.option("--target", metavar="T", help="Target project: local (QEMU) or simulated.  [default: local]")
 @click.option(
     "--format", "image_format", type=click.Choice(["auto", "raw", "qcow2"]), default="auto", show_default=True
@@ -64,6 +69,8 @@ def import_vm(
     *,
     name: str,
     disks: tuple[Path, ...],
+    references: tuple[str, ...],
+    sizes: tuple[str, ...],
     target: str | None,
     image_format: str,
     source: str,
@@ -74,16 +81,18 @@ def import_vm(
     already_adapted: bool,
     abort_running: bool,
 ) -> None:
-    """Upload the disks of VM NAME as a successful replication cycle.
+    """Upload the disks of VM NAME as a successful replication cycle, or register them by reference.
 
     Creates the source and the VM when they are new. Run again with new disks, it adds a newer cycle.
     """
     full_name = cli.vm_name(f"{source}/{name}")
-    checked = [check_disk(path, image_format) for path in disks]
+    checked: Sequence[Disk | Reference] = given_references(disks, references, sizes)
+    checked = checked or [check_disk(path, image_format) for path in disks]
     options = {"vmName": vm_name, "hostname": hostname, "machineType": machine_type}
     options["targetProject"] = checked_target(cli, full_name, target)
     given = {key: value for key, value in options.items() if value is not None}
-    row = _ensure_vm(cli, full_name, given, skip_os_adaptation=skip_os_adaptation)
+    zone = {} if references else {"zone": _ZONE}  # at a provider, the target's own
+    row = _ensure_vm(cli, full_name, zone, given, skip_os_adaptation=skip_os_adaptation)
     adaptation = _adaptation(row) if already_adapted else None
     cycle = _upload_cycle(cli.client, full_name, checked, adaptation, abort_running=abort_running)
     result = {"migratingVm": cli.client.get(f"/v1/{full_name}"), "replicationCycle": cycle}
@@ -110,6 +119,21 @@ def list_vms(cli: Cli) -> None:
     click.echo(table(("VM", "STATE", "TARGET", "CREATED"), rows))
 
 
+@vm.command("cycles")
+@click.argument("vm_text", metavar="VM")
+@common_options
+@click.pass_obj
+def list_cycles(cli: Cli, vm_text: str) -> None:
+    """The replication cycles of a VM, and which clone has proven that they boot."""
+    name = cli.vm_name(vm_text)
+    cycles = cli.client.list(f"/v1/{name}/replicationCycles", "replicationCycles")
+    proofs = cli.client.get(f"/clonejob/v1/{name}/bootProofs").get("bootProofs", [])
+    if cli.json:
+        print_json({"replicationCycles": cycles, "bootProofs": proofs})
+    else:
+        click.echo(reports.cycles(cycles, proofs))
+
+
 @vm.command("show")
 @click.argument("vm_text", metavar="VM")
 @common_options
@@ -119,15 +143,15 @@ def show_vm(cli: Cli, vm_text: str) -> None:
     name = cli.vm_name(vm_text)
     row = cli.client.get(f"/v1/{name}", view="MIGRATING_VM_VIEW_FULL")
     cycles = cli.client.list(f"/v1/{name}/replicationCycles", "replicationCycles")
+    proofs = cli.client.get(f"/clonejob/v1/{name}/bootProofs").get("bootProofs", [])
     if cli.json:
-        print_json({"migratingVm": row, "replicationCycles": cycles})
+        print_json({"migratingVm": row, "replicationCycles": cycles, "bootProofs": proofs})
         return
     defaults = row.get("computeEngineTargetDefaults", {})
     click.echo(f"{name}\nstate    {row.get('state', '')}\ntarget   {_target(row)}")
     for label, key in (("vm name", "vmName"), ("hostname", "hostname"), ("machine", "machineType")):
         click.echo(f"{label:<8} {defaults.get(key, '-')}")
-    rows = [(c["name"].rpartition("/")[2], c.get("state", ""), show_time(c.get("startTime"))) for c in cycles]
-    click.echo("\n" + table(("CYCLE", "STATE", "STARTED"), rows))
+    click.echo("\n" + reports.cycles(cycles, proofs))
     jobs = [(short_name(job["name"]), job.get("state", "")) for job in row.get("recentCloneJobs", [])]
     if jobs:
         click.echo("\n" + table(("RECENT JOB", "STATE"), jobs))
@@ -146,13 +170,13 @@ def check_disk(path: Path, image_format: str) -> Disk:
     return Disk(path, info.format, info.file_size_bytes)
 
 
-def _ensure_vm(cli: Cli, name: str, given: Json, *, skip_os_adaptation: bool) -> Json:
+def _ensure_vm(cli: Cli, name: str, zone: Json, given: Json, *, skip_os_adaptation: bool) -> Json:
     """Create source and VM, or bring an existing VM's target defaults to what was asked for."""
     source, _, vm_id = name.rpartition("/migratingVms/")
     parent, _, source_id = source.rpartition("/sources/")
     policy = {"policy": {"skipOsAdaptation": True}} if skip_os_adaptation else {}
     local = f"projects/{cli.settings.project}/locations/global/targetProjects/{DEFAULT_TARGET}"
-    defaults = {"targetProject": local, "zone": _ZONE} | given
+    defaults = {"targetProject": local} | zone | given
     client = cli.client
     _create(client, f"/v1/{parent}/sources", {"description": "made by clonejob vm import"}, sourceId=source_id)
     if _create(client, f"/v1/{source}/migratingVms", {"computeEngineTargetDefaults": defaults} | policy,
@@ -179,11 +203,14 @@ def _create(client: Client, path: str, body: Json, **ids: str) -> bool:
 
 
 def _upload_cycle(
-    client: Client, vm_name: str, disks: list[Disk], adaptation: Json | None, *, abort_running: bool
+    client: Client, vm_name: str, disks: Sequence[Disk | Reference], adaptation: Json | None, *, abort_running: bool
 ) -> Json:
     cycle = _begin(client, vm_name, adaptation, abort_running=abort_running)["name"]
     try:
         for number, disk in enumerate(disks):
+            if isinstance(disk, Reference):
+                client.post(f"/clonejob/v1/{cycle}:registerDisk", disk.body(number))
+                continue
             with _progress(disk) as show:
                 upload(client, f"/clonejob/v1/{cycle}/disks/{number}", disk.path, disk.format, show)
         return client.post(f"/clonejob/v1/{cycle}:finish")

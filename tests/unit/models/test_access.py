@@ -111,10 +111,12 @@ def test_what_is_no_token_authenticates_nobody(access, nonsense):
 
 
 def test_every_permission_of_the_tables_has_its_roles():
-    from api.additions import ADDITIONS, UPLOADS
+    from api.additions import ADDITIONS, EVIDENCE, UPLOADS
     from api.methods import METHODS
 
-    permissions = {method.permission for method in METHODS} | {each.permission for each in (*ADDITIONS, *UPLOADS)}
+    permissions = {method.permission for method in METHODS} | {
+        each.permission for each in (*ADDITIONS, *EVIDENCE, *UPLOADS)
+    }
     permissions.add(USE_TARGET)
     reading = ("get", "list", "wait", "fetchInventory", "fetchStorageInventory")
     of_operators = {"clonejob.targets.audit", "clonejob.targets.deleteOrphans"}

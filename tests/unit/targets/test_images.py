@@ -1,96 +1,62 @@
 from __future__ import annotations
 
 import os
-import struct
+import shutil
+import subprocess
+import time
+import tracemalloc
 
 import pytest
+from hostile_images import HOSTILE_QCOW2, HOSTILE_RAW, MIB, qcow2
 
 from targets.images import ImageError, detect_format, inspect_image
 
-MIB = 2**20
 
-
-def qcow2(
-    *,
-    magic=b"QFI\xfb",
-    version=3,
-    backing_offset=0,
-    backing_size=0,
-    cluster_bits=16,
-    size=64 * MIB,
-    crypt=0,
-    l1_size=1,
-    l1_offset=0x30000,
-    incompatible=0,
-    refcount_order=4,
-    header_length=104,
-    extensions=b"",
-    length=4 * 65536,
-) -> bytes:
-    head = struct.pack(
-        ">4sIQIIQIIQQIIQ",
-        *(magic, version, backing_offset, backing_size, cluster_bits, size, crypt),
-        *(l1_size, l1_offset, 0x10000, 1, 0, 0),
-    )
-    if version != 2:
-        head += struct.pack(">QQQII", incompatible, 0, 0, refcount_order, header_length)
-    return (head + extensions).ljust(length, b"\0")[:length]
-
-
-DATA_FILE = struct.pack(">II", 0x44415441, 11) + b"/etc/shadow".ljust(16, b"\0")
-
-HOSTILE = {
-    "backing file": (qcow2(backing_offset=600, backing_size=11), "backing file.*qemu-img convert"),
-    "backing size only": (qcow2(backing_size=11), "backing file"),
-    "data file bit": (qcow2(incompatible=4), "external data file"),
-    "data file extension": (qcow2(extensions=DATA_FILE), "external data file"),
-    "data file behind another": (
-        qcow2(extensions=struct.pack(">II", 0x6803F857, 48) + bytes(48) + DATA_FILE),
-        "external data file",
-    ),
-    "version 2 data file": (qcow2(version=2, extensions=DATA_FILE), "external data file"),
-    "unknown feature": (qcow2(incompatible=1 << 40), "not known here"),
-    "corrupt": (qcow2(incompatible=2), "marked corrupt"),
-    "aes": (qcow2(crypt=1), "encrypted"),
-    "luks": (qcow2(crypt=2), "encrypted"),
-    "no magic": (qcow2(magic=b"QFI\0"), "no qcow2 header"),
-    "version 1": (qcow2(version=1), "version 1"),
-    "version 4": (qcow2(version=4), "version 4"),
-    "size 0": (qcow2(size=0), "size 0"),
-    "giant": (qcow2(size=2**63), "more than"),
-    "one sector too large": (qcow2(size=64 * 2**40 + 512), "more than"),
-    "cluster size": (qcow2(cluster_bits=63), "damaged"),
-    "huge tables": (qcow2(l1_size=2**32 - 1), "cut off|damaged"),
-    "tables beyond the end": (qcow2(l1_offset=2**40), "cut off"),
-    "tables not aligned": (qcow2(l1_offset=0x30001), "damaged"),
-    "header length": (qcow2(header_length=8), "damaged"),
-    "extension beyond the end": (qcow2(extensions=struct.pack(">II", 1, 2**31)), "damaged"),
-    "cut in the header": (qcow2()[:71], "cut off"),
-    "cut in version 3": (qcow2()[:100], "cut off"),
-    "only the magic": (b"QFI\xfb", "cut off"),
-    "empty": (b"", "is empty"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_qcow2_is_refused(tmp_path, case):
-    content, message = HOSTILE[case]
-    path = tmp_path / "disk.qcow2"
+@pytest.mark.parametrize(
+    ("image_format", "case"), [("qcow2", case) for case in HOSTILE_QCOW2] + [("raw", case) for case in HOSTILE_RAW]
+)
+def test_hostile_images_are_refused_at_once_and_in_little_memory(tmp_path, image_format, case):
+    content, message = (HOSTILE_QCOW2 if image_format == "qcow2" else HOSTILE_RAW)[case]
+    path = tmp_path / f"disk.{image_format}"
     path.write_bytes(content)
+    tracemalloc.start()
+    began = time.process_time()
     with pytest.raises(ImageError, match=message) as caught:
-        inspect_image(path, "qcow2")
-    assert str(caught.value).startswith("disk.qcow2: ")
+        inspect_image(path, image_format)
+    assert time.process_time() - began < 1
+    assert tracemalloc.get_traced_memory()[1] < MIB
+    tracemalloc.stop()
+    assert str(caught.value).startswith(f"disk.{image_format}: ")
     assert str(tmp_path) not in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{}, {"version": 2}, {"incompatible": 0b11001}, {"size": 64 * 2**40}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"version": 2},
+        {"incompatible": 0b10001},
+        {"incompatible": 0b1000, "header_length": 112, "compression": b"\x01" + bytes(7)},
+        {"size": 64 * 2**40, "l1_size": 2**17, "length": 3 * 65536 + MIB},
+    ],
+)
 def test_good_qcow2(tmp_path, options):
     path = tmp_path / "disk.qcow2"
     path.write_bytes(qcow2(**options))
     info = inspect_image(path, "qcow2")
     assert (info.format, info.virtual_size_bytes) == ("qcow2", options.get("size", 64 * MIB))
-    assert info.file_size_bytes == 4 * 65536
+    assert info.file_size_bytes == options.get("length", 4 * 65536)
     assert detect_format(path) == "qcow2"
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
+@pytest.mark.parametrize("options", ["", "compat=0.10", "cluster_size=512", "cluster_size=2M", "extended_l2=on,cluster_size=16k",
+                                     "compression_type=zstd", "refcount_bits=1", "preallocation=metadata"])  # fmt: skip
+def test_what_qemu_img_makes_is_accepted(tmp_path, options):
+    path = tmp_path / "disk.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", *(["-o", options] if options else []), str(path), "100M"]
+    subprocess.run(command, check=True)
+    assert inspect_image(path, "qcow2").virtual_size_bytes == 100 * MIB
 
 
 def test_raw(tmp_path):

@@ -71,6 +71,7 @@ def test_cancel_between_any_two_steps_leaves_nothing(world, delivered):
 
 @pytest.mark.parametrize("kind", list(ResourceKind))
 def test_a_refused_create_fails_the_job_and_leaves_nothing(world, kind):
+    world.target.boots_from_image = kind is ResourceKind.BOOT_IMAGE
     job = world.create()
     world.target.add_fault(op="create", kind=kind, fault="refuse")
     job = world.run_to_end(job.id)
@@ -79,7 +80,7 @@ def test_a_refused_create_fails_the_job_and_leaves_nothing(world, kind):
     assert "refused" in job.error["message"]
     # What was made before is deleted backwards: the instance before the disks, those before the image.
     assert [call.kind for call in deleted_at_target(world, job) if call.phase == "start"] == {
-        ResourceKind.ADAPTED_IMAGE: [], ResourceKind.DISK: ["adapted_image"],
+        ResourceKind.ADAPTED_IMAGE: [], ResourceKind.DISK: ["adapted_image"], ResourceKind.BOOT_IMAGE: ["adapted_image"],
         ResourceKind.INSTANCE: ["disk", "adapted_image"]}[kind]  # fmt: skip
 
 
@@ -100,10 +101,12 @@ def test_between_failure_and_absence_the_job_is_active_with_an_error(light):
 @pytest.mark.parametrize("fault", ["fail", "lose_reply", "half_made"])
 @pytest.mark.parametrize("kind", list(ResourceKind))
 def test_a_passing_fault_is_retried_and_makes_nothing_twice(world, kind, fault):
+    world.target.boots_from_image = kind is ResourceKind.BOOT_IMAGE
     job = world.create()
     world.target.add_fault(op="create", kind=kind, fault=fault, times=2)
     job = world.run_to_end(job.id)
-    assert job.state is JobState.SUCCEEDED and world.kinds() == ["disk", "instance"]
+    kept = ["instance"] if kind is ResourceKind.BOOT_IMAGE else ["disk", "instance"]
+    assert job.state is JobState.SUCCEEDED and world.kinds() == kept
     assert "attempt_failed" in [event.kind for event in world.services.clone_jobs.events(job.name)]
 
 

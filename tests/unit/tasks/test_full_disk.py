@@ -16,8 +16,8 @@ from tasks.errors import ResourceExhausted
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Folders of 4 MiB each for snapshots and for the target's files."""
-    folders = [tmp_path / "snapshots", tmp_path / "qemu"]
+    """A folder of 4 MiB for snapshots, and for the target's files, which share a file system with them."""
+    folders = [tmp_path / "snapshots"]
     if os.geteuid() != 0:
         missing("mounting a small tmpfs needs root")
     mounted = []
@@ -56,14 +56,14 @@ def test_a_clone_on_a_full_disk_fails_with_the_reason_and_leaves_nothing(small_d
         missing(str(error))
     world = World(small_disk)
     try:
-        target = QemuTarget(small_disk / "qemu", world.snapshots, name="simulated")
+        target = QemuTarget(small_disk / "snapshots" / "qemu", world.snapshots, name="simulated")
         world.runtime.targets["simulated"] = target
         world.set_up()
         disk = build_disk(small_disk / "guest.raw", size_bytes=1 << 20)
         cycle = world.services.cycles.begin(VM)
         world.services.cycles.put_disk(cycle.name, 0, "raw", [disk.read_bytes()])
         world.services.cycles.finish(cycle.name)
-        filler = small_disk / "qemu" / "filler"
+        filler = small_disk / "snapshots" / "filler"
         with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
                 file.write(b"x" * 4096)
@@ -72,3 +72,27 @@ def test_a_clone_on_a_full_disk_fails_with_the_reason_and_leaves_nothing(small_d
         assert target.inventory() == []
     finally:
         world.close()
+
+
+def test_a_full_disk_takes_no_evidence_and_fails_no_job(tmp_path):
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        missing("mounting a small tmpfs needs root")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode != 0:
+        missing("a tmpfs cannot be mounted here")
+    world = World(tmp_path)
+    try:
+        world.set_up()
+        (folder / "other").write_bytes(os.urandom(56 * 1024))
+        job = world.run_to_end(world.create().id)
+        boot = job.steps[-1].progress["boot"]
+        assert job.state is JobState.SUCCEEDED and (boot["verdict"], boot["files"]) == ("BOOTED", {})
+        assert set(boot["missing"].values()) == {"the disk of the data folder is full"}
+        assert sorted(path.name for path in folder.iterdir()) == ["other"]
+        (folder / "other").unlink()
+        job = world.run_to_end(world.create("clone-2").id)
+        assert job.steps[-1].progress["boot"]["missing"] == {}
+    finally:
+        world.close()
+        subprocess.run(["umount", folder], check=True)

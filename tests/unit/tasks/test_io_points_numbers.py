@@ -24,6 +24,7 @@ NOT_OF_A_JOB = {
     "worker/cli/clones.py": "the user's own hand",
     "worker/cli/instances.py": "the user's own hand",
     "worker/health.py": "asks the workers whether they answer",
+    "worker/cli/target_check.py": "the user's own hand: the conformance kit",
     "tasks/services/uploads.py": "publishes a file into the snapshot store",
 }
 

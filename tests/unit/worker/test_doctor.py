@@ -90,7 +90,7 @@ def test_a_check_that_breaks_is_a_finding(simulated, monkeypatch):
         raise RuntimeError("loose wire")
         yield
 
-    monkeypatch.setattr(doctor, "_targets", broken)
+    monkeypatch.setattr(doctor, "target_checks", broken)
     check = by_name(examine(load_settings(**simulated)))["targets"]
     assert (check.status, check.detail) == ("fail", "RuntimeError: loose wire")
 
@@ -142,4 +142,4 @@ def test_the_way_to_kvm_can_be_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(doctor, "_version", lambda _: "QEMU")
     detail = by_name(examine(load_settings(data_dir=tmp_path)))["target local"].detail
-    assert """CLONEJOB_TARGETS='{"local":{"type":"qemu","accel":"kvm"},"simulated":{"type":"simulated"}}'""" in detail
+    assert """CLONEJOB_TARGETS='{"local":{"type":"qemu","accel":"auto"},"simulated":{"type":"simulated"}}'""" in detail

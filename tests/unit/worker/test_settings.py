@@ -56,7 +56,7 @@ def test_environment_is_read_and_overrides_win(monkeypatch):
     monkeypatch.setenv("CLONEJOB_TARGETS", '{"lab": {"type": "qemu", "accel": "kvm"}}')
     settings = load_settings(rest_port=9001, project=None)
     assert (settings.lease_s, settings.rest_port, settings.project) == (3.5, 9001, "clonejob")
-    assert settings.targets["lab"].accel == "kvm"
+    assert settings.targets["lab"].options.accel == "kvm"
 
 
 def test_a_wrong_value_is_one_sentence_for_each_field(monkeypatch):
@@ -75,8 +75,8 @@ def test_a_wrong_value_is_one_sentence_for_each_field(monkeypatch):
         ("TARGETS", "{", "CLONEJOB_TARGETS: is not valid JSON"),
         ("TARGETS", "{}", "needs one target at least"),
         ("TARGETS", '{"A b": {"type": "qemu"}}', "needs one target at least"),
-        ("TARGETS", '{"a": {"type": "floppy"}}', "CLONEJOB_TARGETS.a.type: Input should be 'qemu' or 'simulated'"),
-        ("TARGETS", '{"a": {"type": "qemu", "acel": "kvm"}}', "CLONEJOB_TARGETS.a.acel: Extra inputs"),
+        ("TARGETS", '{"a": {"type": "floppy"}}', "CLONEJOB_TARGETS.a: no type 'floppy'; there are compute_engine, "),
+        ("TARGETS", '{"a": {"type": "qemu", "acel": "kvm"}}', "CLONEJOB_TARGETS.a: type qemu: acel: extra inputs"),
         ("DATABASE_URL", "mysql://u:secret@h/d", "CLONEJOB_DATABASE_URL: must be sqlite:///FILE or postgresql://"),
         ("BROKER_URL", "localhost:6379", "CLONEJOB_BROKER_URL: must be a URL"),
         ("SERVER", "127.0.0.1:8080", "must start with http://"),

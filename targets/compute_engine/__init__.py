@@ -1,0 +1,1 @@
+"""Clones in a Compute Engine project, made from snapshots or images that lie there already."""

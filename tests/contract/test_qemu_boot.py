@@ -1,0 +1,138 @@
+"""What a QEMU machine shows: its console, its screen, how far it came."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import struct
+import time
+import zlib
+
+import pytest
+
+from targets import qemu_vm
+from targets.base import BootVerdict, ResourceKind, ResourceRef
+from targets.errors import TransientError
+from targets.guest import build_disk
+
+
+def wait_for(condition, what: str, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)  # a guest's clock cannot be moved from here
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG that is whole: every chunk's checksum is right, and its pixels are there."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    chunks, at = {}, 8
+    while at < len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        kind, data = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        assert zlib.crc32(kind + data) == struct.unpack_from(">I", png, at + 8 + length)[0]
+        chunks[kind] = chunks.get(kind, b"") + data
+        at += 12 + length
+    assert kind == b"IEND"
+    width, height, depth, colour = struct.unpack_from(">IIBB", chunks[b"IHDR"])
+    samples = {0: 1, 2: 3, 6: 4}[colour]
+    pixels = zlib.decompress(chunks[b"IDAT"])
+    assert len(pixels) == height * (1 + width * samples * depth // 8)
+    assert len(set(pixels)) > 1, "nothing is on the screen"
+    return width, height
+
+
+def machine(qemu, *, broken: bool = False, **options) -> ResourceRef:
+    """An instance of a disk that was built for the test; a broken one has no boot signature."""
+    disk = build_disk(qemu.folder / "new.img", size_bytes=2**20, **options)
+    content = bytearray(disk.read_bytes())
+    if broken:
+        content[510:512] = bytes(2)
+    with qemu.snapshots.writer("boot/disk0.raw") as writer:
+        writer.write(bytes(content))
+    snapshot = dataclasses.replace(qemu.snapshot, key="boot/disk0.raw", sha256=writer.sha256)
+    qemu.target.create(dataclasses.replace(qemu.disk(), snapshot=snapshot))
+    return qemu.target.create(qemu.instance()).ref
+
+
+def test_a_guest_that_boots_shows_its_console_and_its_screen(qemu):
+    ref = machine(qemu, data="cycle=7", boot_delay_s=0.4)
+    wait_for(lambda: qemu.target.boot_report(ref).console, "output")
+    first = qemu.target.boot_report(ref)
+    assert first.verdict is BootVerdict.WAITING and "power on" in first.console
+    qemu.wait_booted(ref)
+    report = qemu.target.boot_report(ref)
+    assert "BOOTED hostname=NOT-ADAPTED data=cycle=7" in report.console
+    assert 0 < first.first_output_seconds < report.boot_seconds == report.last_output_seconds < 10
+    width, height = size_of(qemu.target.screenshot(ref))
+    assert 600 < width < 2000 and 300 < height < 1200
+    assert [path.name for path in qemu.path(ref).iterdir() if path.name.startswith("screen-")] == []
+
+
+def test_a_broken_boot_sector_gets_no_boot_with_a_screenshot(qemu):
+    ref = machine(qemu, broken=True)
+    wait_for(lambda: qemu.target.boot_report(ref).verdict is BootVerdict.NO_BOOT, "verdict")
+    report = qemu.target.boot_report(ref)
+    assert (report.console, report.first_output_seconds) == ("", None) and "no bootable device" in report.detail
+    assert size_of(qemu.target.screenshot(ref))[0] > 600
+
+
+@pytest.mark.parametrize("said", ["Kernel panic - not syncing", "grub rescue>"])
+def test_a_guest_that_gives_up_on_its_console(qemu, said):
+    """Our guest says what its config sector tells it to."""
+    ref = machine(qemu, data=f"x {said}"[:127], boot_delay_s=600)
+    log = qemu.path(ref) / "serial.log"
+    wait_for(lambda: log.exists() and log.stat().st_size, "output")
+    assert qemu.target.boot_report(ref).verdict is BootVerdict.WAITING
+    with log.open("ab") as file:
+        file.write(f"[    1.2] {said}: VFS: Unable to mount root fs\n".encode())
+    report = qemu.target.boot_report(ref)
+    assert (report.verdict, said in report.detail) == (BootVerdict.NO_BOOT, True)
+
+
+def test_a_screenshot_of_a_machine_that_is_paused_or_has_ended(qemu):
+    ref = machine(qemu)
+    qemu.wait_booted(ref)
+    before = qemu.target.screenshot(ref)
+    assert qemu_vm._qmp(qemu.path(ref), "stop")
+    assert size_of(qemu.target.screenshot(ref)) == size_of(before)
+    qemu.power_off(ref)
+    assert qemu.target.screenshot(ref) is None
+    assert qemu.target.screenshot(ResourceRef(ResourceKind.INSTANCE, "none")) is None
+    assert "BOOTED" in qemu.target.boot_report(ref).console
+
+
+def test_a_screenshot_waits_for_a_monitor_that_is_busy(qemu, monkeypatch):
+    monkeypatch.setattr(qemu_vm, "QUIT_WAIT_S", 0.3)
+    ref = machine(qemu)
+    qemu.wait_booted(ref)
+    with qemu_vm._socket_path(qemu.path(ref)) as path, socket.socket(socket.AF_UNIX) as other:
+        other.connect(path)
+        assert b"QMP" in other.recv(4096)  # the monitor is ours now
+        runs = 0
+
+        def let_go_later():
+            nonlocal runs
+            runs += 1
+            if runs == 2:
+                other.close()
+            return True
+
+        assert size_of(qemu_vm.screenshot(qemu.path(ref), let_go_later, timeout_s=10))[0] > 600
+        assert runs == 2
+
+
+def test_a_machine_that_is_frozen_gives_no_screenshot_and_says_so(qemu, monkeypatch):
+    monkeypatch.setattr(qemu_vm, "QUIT_WAIT_S", 0.2)
+    ref = machine(qemu)
+    [process] = qemu.processes()
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(TransientError, match="busy"):
+            qemu_vm.screenshot(qemu.path(ref), lambda: True, timeout_s=0.5)
+        assert time.monotonic() - began < 5
+    finally:
+        os.kill(process.pid, signal.SIGCONT)

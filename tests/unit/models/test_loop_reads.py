@@ -1,0 +1,170 @@
+"""Reads in the event loop: the same rows as by the ordinary way, or none at all, never an error and never a wait."""
+
+import asyncio
+import contextlib
+
+import pytest
+import sqlalchemy as sa
+
+from models import io_points, job_records, loop_reads
+
+TERMINATE = sa.text(
+    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid != pg_backend_pid()"
+)
+
+
+@contextlib.asynccontextmanager
+async def reads(world):
+    made = world.runtime.catalog.loop_reads()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def answered(made, names):
+    """The rows, once it is connected."""
+    for _ in range(2000):
+        rows = await made.answer(names)
+        if rows is not None:
+            return job_records.jobs_in(rows)
+        await asyncio.sleep(0.005)
+    raise AssertionError("it never answered")
+
+
+@pytest.fixture
+def postgres(world, monkeypatch):
+    if world.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite is read by the ordinary way alone")
+    monkeypatch.setattr(loop_reads, "_AGAIN_S", 0.0)
+    return world
+
+
+def other(world):
+    """Another session, as an administrator has it."""
+    return contextlib.closing(
+        sa.create_engine(world.engine.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool).connect()
+    )
+
+
+def test_the_same_jobs_as_by_the_ordinary_way(postgres):
+    jobs = [postgres.create().name]
+    postgres.run()
+    wanted = [*jobs, jobs[0] + "-nobody", 'with "quotes", {braces} and \\ in it']
+
+    async def main():
+        async with reads(postgres) as made:
+            found = await answered(made, wanted)
+            assert found == postgres.runtime.catalog.jobs(wanted)
+            assert found == {name: postgres.runtime.catalog.job(name) for name in jobs}
+            assert await answered(made, []) == {}
+
+    asyncio.run(main())
+    assert postgres.engine.pool.checkedout() == 0
+
+
+def test_two_questions_at_once_are_not_mixed_up(postgres):
+    name = postgres.create().name
+
+    async def main():
+        async with reads(postgres) as made:
+            await answered(made, [name])
+            first, second = await asyncio.gather(made.answer([name]), made.answer(["nobody"]))
+            assert list(job_records.jobs_in(first)) == [name]
+            assert second is None  # the connection was busy: the ordinary way
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_the_server_ends_is_made_again(postgres):
+    name = postgres.create().name
+
+    async def main():
+        async with reads(postgres) as made:
+            await answered(made, [name])
+            with other(postgres) as administrator:
+                administrator.execute(TERMINATE)
+            assert await made.answer([name]) is None
+            assert list(await answered(made, [name])) == [name]
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for(postgres, monkeypatch):
+    name = postgres.create().name
+    monkeypatch.setattr(loop_reads, "_HANGS_S", 0.05)
+
+    async def main():
+        async with reads(postgres) as made:
+            await answered(made, [name])
+            with other(postgres) as administrator:
+                administrator.execute(sa.text("BEGIN"))
+                administrator.execute(sa.text("LOCK TABLE clone_jobs IN ACCESS EXCLUSIVE MODE"))
+                assert await made.answer([name]) is None
+                administrator.execute(sa.text("ROLLBACK"))
+            assert list(await answered(made, [name])) == [name]
+
+    asyncio.run(main())
+
+
+def test_a_statement_that_fails_is_left_to_the_ordinary_way(postgres):
+    name = postgres.create().name
+
+    async def main():
+        async with reads(postgres) as made:
+            await answered(made, [name])
+            with other(postgres) as administrator:
+                administrator.execute(sa.text("ALTER TABLE clone_steps RENAME TO elsewhere"))
+                assert await made.answer([name]) is None
+                administrator.execute(sa.text("ALTER TABLE elsewhere RENAME TO clone_steps"))
+            assert list(await answered(made, [name])) == [name]
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_goes_away_leaves_nothing_for_the_next(postgres):
+    name = postgres.create().name
+
+    async def main():
+        async with reads(postgres) as made:
+            await answered(made, [name])
+            gone = asyncio.ensure_future(made.answer([name]))
+            await asyncio.sleep(0)
+            gone.cancel()
+            await asyncio.wait([gone])
+            for _ in range(20):
+                rows = await made.answer(["nobody"])
+                assert not rows
+
+    asyncio.run(main())
+
+
+def test_it_does_not_answer_while_the_points_are_watched(postgres):
+    name = postgres.create().name
+
+    async def main():
+        async with reads(postgres) as made:
+            await answered(made, [name])
+            io_points.install_hook(lambda point, phase: None)
+            try:
+                assert await made.answer([name]) is None
+            finally:
+                io_points.install_hook(None)
+
+    asyncio.run(main())
+
+
+def test_sqlite_and_a_closed_one_never_answer(world):
+    name = world.create().name
+
+    async def main():
+        async with reads(world) as made:
+            if world.engine.dialect.name == "sqlite":
+                for _ in range(3):
+                    assert await made.answer([name]) is None
+        for _ in range(3):
+            assert await made.answer([name]) is None
+
+    asyncio.run(main())
+    assert world.engine.pool.checkedout() == 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from models.listing import KEY_PREFIX
@@ -58,11 +59,17 @@ BY_NAME = Prepared(
 )
 _BY_NAMES = _WITH_STEPS.order_by(CloneJob.name, CloneStep.position)
 BY_NAMES = PreparedIn(_BY_NAMES, CloneJob.name)
-_STEPS = (
-    sa.select(CloneStep.job_id, *_STEP)
-    .where(CloneStep.job_id.in_(sa.bindparam("jobs", expanding=True)))
-    .order_by(CloneStep.job_id, CloneStep.position)
-)
+# One text for any number of jobs, as ``PreparedIn`` has it: an expanding IN is written, read and planned anew each time.
+_ARRAY = sa.bindparam("jobs", type_=postgresql.ARRAY(sa.String()))
+_EACH = sa.func.json_each(sa.bindparam("jobs", type_=sa.JSON())).table_valued("value")
+_OF_THESE = {
+    "postgresql": CloneStep.job_id == sa.any_(_ARRAY),
+    "sqlite": CloneStep.job_id.in_(sa.select(_EACH.c.value)),
+}
+_STEPS = {
+    dialect: sa.select(CloneStep.job_id, *_STEP).where(of_these).order_by(CloneStep.job_id, CloneStep.position)
+    for dialect, of_these in _OF_THESE.items()
+}
 
 
 def _xmin(table: str) -> sa.ColumnElement[str]:
@@ -122,6 +129,6 @@ def page(connection: Connection, query: sa.Select[Any]) -> list[tuple[JobRecord,
     keys: list[Any] = [column for column in query.selected_columns if str(column.key).startswith(KEY_PREFIX)]
     found = connection.execute(query.with_only_columns(*COLUMNS, *keys)).all()
     jobs = {row[0]: JobRecord(*row[:_WIDTH]) for row in found}
-    for row in connection.execute(_STEPS, {"jobs": list(jobs)}) if jobs else ():
+    for row in connection.execute(_STEPS[connection.dialect.name], {"jobs": list(jobs)}) if jobs else ():
         jobs[row[0]].steps.append(StepRecord(*row[1:]))
     return [(jobs[row[0]], tuple(row[_WIDTH:])) for row in found]

@@ -73,10 +73,14 @@ def wanted_adaptation(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def plan_job(
     *, job_id: str, name: str, vm: MigratingVm, cycle: ReplicationCycle, target: str, now: dt.datetime,
-    boots_from_image: bool = False,
+    boots_from_image: bool = False, kept_since: str = "",
 ) -> CloneJob:  # fmt: skip
     """The whole job as rows, not yet stored. ``adapting_os`` is planned only when licence or modifiers differ from what
-    the cycle's snapshots are adapted for already, and the VM's policy does not skip it (contract, section 2.4)."""
+    the cycle's snapshots are adapted for already, and the VM's policy does not skip it (contract, section 2.4).
+
+    ``kept_since``: when the target made the adapted result that it keeps of this cycle for this licence and these
+    modifiers. There is no ``adapting_os`` then either, and the image on that result is made with the disks.
+    """
     details = details_from_defaults(vm.body["computeEngineTargetDefaults"], target)
     names = Names.of(vm.name.rsplit("/", 1)[1], job_id, details.get("vmName", ""))
     details["vmName"] = names.instance  # what the clone really is called, wished for or not
@@ -84,7 +88,7 @@ def plan_job(
     skip = vm.body.get("policy", {}).get("skipOsAdaptation", False)
     adapt = not skip and cycle.adaptation != adaptation
     kinds = [StepKind.PREPARING_VM_DISKS, StepKind.INSTANTIATING_MIGRATED_VM]
-    if adapt:
+    if adapt and not kept_since:
         kinds.insert(0, StepKind.ADAPTING_OS)
     job = CloneJob.of(
         id=job_id, name=name, parent=vm.name, state=JobState.PENDING, state_time=now, create_time=now, end_time=None,
@@ -94,13 +98,14 @@ def plan_job(
     )  # fmt: skip
     job.steps = [CloneStep.of(job_id=job_id, position=at, kind=kind, start_time=None, end_time=None, progress={})
                  for at, kind in enumerate(kinds)]  # fmt: skip
-    job.ledger = _resources(job, names, cycle, adaptation if adapt else None, boots_from_image)
+    job.ledger = _resources(job, names, cycle, adaptation if adapt else None, boots_from_image, kept_since)
     return job
 
 
 def _resources(
-    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None, boots_from_image: bool
-) -> list[LedgerRow]:
+    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None, boots_from_image: bool,
+    kept_since: str,
+) -> list[LedgerRow]:  # fmt: skip
     details = job.target_details
     hostname = details.get("hostname") or names.instance
     rows: list[LedgerRow] = []
@@ -114,7 +119,8 @@ def _resources(
 
     boot = cycle.snapshots[0]
     if adaptation is not None:
-        add(StepKind.ADAPTING_OS, ResourceKind.ADAPTED_IMAGE, names.adapted_image, Role.SCAFFOLD,
+        step = StepKind.PREPARING_VM_DISKS if kept_since else StepKind.ADAPTING_OS
+        add(step, ResourceKind.ADAPTED_IMAGE, names.adapted_image, Role.SCAFFOLD,
             {"snapshot": _pin(boot), "hostname": hostname, **adaptation})  # fmt: skip
     if boots_from_image:
         add(StepKind.PREPARING_VM_DISKS, ResourceKind.BOOT_IMAGE, names.boot_image, Role.SCAFFOLD,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Literal, Unpack, overload
 
 from models.catalog import JobRecord
@@ -75,12 +76,14 @@ class CloneJobService:
         cycle = preconditions.latest_cycle(ground)
         preconditions.check_state(self._runtime, vm)
         target = preconditions.target_of(self._runtime, ground)
-        job = plan_job(
-            job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
+        planned = partial(
+            plan_job, job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
             boots_from_image=self._runtime.targets[target].boots_from_image,
         )  # fmt: skip
+        job = planned()
         preconditions.check_target(self._runtime, job)
-        return job
+        kept = preconditions.kept_since(self._runtime, job)
+        return planned(kept_since=kept) if kept else job
 
     @overload
     def get(self, name: str) -> CloneJob: ...

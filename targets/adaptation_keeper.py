@@ -20,7 +20,8 @@ class AdaptationKeeper(Protocol):
         """
 
     def drop_adaptations(self, snapshots: AbstractSet[str], *, dry_run: bool) -> int:
-        """Remove the results of the snapshots with these keys, and what was left half made; the bytes of the disk that
+        """Remove the results of the snapshots with these keys, what was left half made, and what has no snapshot
+        any more; the bytes of the disk that
         this frees, or would. A disk that uses one keeps its own name of it. Again is fine.
 
         Raises: TransientError.

@@ -28,6 +28,7 @@ from targets.base import AdaptedImageSpec
 from targets.errors import SourceGoneError, TransientError
 from targets.local_files import fsync_folder, locked, read_json, write_json
 from targets.snapshot_links import ADAPTED_FILE, link_as
+from targets.snapshot_store import FileSnapshotStore, SnapshotStoreError
 
 logger = logging.getLogger(__name__)
 _LAYOUT = 1  # of the folder; another one is another key
@@ -46,7 +47,8 @@ class Kept:
 class KeptAdaptations:
     """Those under one target's ``root``; several processes may use it. Every call may raise OSError."""
 
-    def __init__(self, root: Path, policy: Policy, *, lock_timeout_s: float) -> None:
+    def __init__(self, root: Path, snapshots: FileSnapshotStore, policy: Policy, *, lock_timeout_s: float) -> None:
+        self._snapshots = snapshots
         self._folder = root / "adapted"
         self._locks = root / "locks"
         self._policy = policy
@@ -68,7 +70,7 @@ class KeptAdaptations:
         return kept
 
     def keep(self, spec: AdaptedImageSpec, folder: Path, adapted: Adapted) -> dt.datetime:
-        """Keep ``ADAPTED_FILE`` of an image's folder, which is written to its end, for others; now. The first one stays."""
+        """Keep ``ADAPTED_FILE`` of an image's folder, which is written to its end, for others; returns when. The first one stays."""
         key, made_at = self._key(spec), dt.datetime.now(dt.UTC)
         disk = folder / ADAPTED_FILE
         note = {
@@ -89,8 +91,7 @@ class KeptAdaptations:
         freed = 0
         for folder in self._folder.glob("[!.]*"):
             with self._locked(folder.name):
-                note = _note(folder)
-                if note is None or note["snapshot"] in snapshots:  # one that is damaged is of no use
+                if self._is_useless(_note(folder), snapshots):
                     freed += _allocated_bytes(folder / _DISK)
                     if not dry_run:
                         self._remove(folder.name)
@@ -98,6 +99,15 @@ class KeptAdaptations:
             with self._locked(half.name.removeprefix(".")):
                 shutil.rmtree(half, ignore_errors=True)  # put in its place meanwhile, perhaps
         return freed
+
+    def _is_useless(self, note: dict[str, Any] | None, snapshots: AbstractSet[str]) -> bool:
+        """Damaged, to be dropped, or kept by a frozen worker when its snapshot was pruned already."""
+        if note is None or note["snapshot"] in snapshots:
+            return True
+        try:
+            return not self._snapshots.path(note["snapshot"]).exists()
+        except SnapshotStoreError:
+            return True
 
     def _put(self, key: str, disk: Path, note: dict[str, Any]) -> None:
         """One that is there is damaged, or there is none."""

@@ -84,7 +84,7 @@ class QemuTarget:
         self._machines = Machines(self.root, self._folders, self._root_id, options, call_timeout_s=call_timeout_s)
         self._tombstones = Tombstones(self.root / "tombstones", durable=True)
         tools = DiskTools(qemu_img, qemu_io, timeout_s=call_timeout_s * _TOOL_SHARE)
-        self._kept = KeptAdaptations(self.root, os_adaptation, lock_timeout_s=call_timeout_s * _KEEP_SHARE)
+        self._kept = KeptAdaptations(self.root, snapshots, os_adaptation, lock_timeout_s=call_timeout_s * _KEEP_SHARE)
         self._adapted = AdaptedImages(tools, self._kept, os_adaptation, timeout_s=call_timeout_s * _ADAPT_SHARE)
         self._disks = DiskMaker(tools, snapshots)
 

@@ -16,7 +16,6 @@ from targets.adaptation import Policy
 from targets.base import AdaptedImageSpec, DiskSpec, Owner, ResourceKind, ResourceRef, Snapshot, Status
 from targets.errors import TombstonedError
 from targets.guest import build_disk
-from targets.kept_adaptations import KeptAdaptations
 from targets.local_files import locked
 from targets.qemu import QemuTarget
 from targets.qemu_adapted import AdaptedImages
@@ -258,6 +257,18 @@ def test_dropping_a_result_harms_no_clone_and_frees_only_what_no_clone_holds(lin
     assert in_guest(linux, "a", "/etc/hostname") == "host-a\n"
 
 
+def test_a_result_without_its_snapshot_goes(place, tmp_path):
+    """A frozen worker kept it after the snapshot had been pruned."""
+    other = place.store("cycle-2/disk0.raw", tmp_path / "guest.img")
+    place.target.create(place.image("a"))
+    place.target.create(place.image("b", snapshot=other))
+    place.snapshots.remove("cycle-2/disk0.raw")
+    place.target.drop_adaptations(set(), dry_run=True)
+    assert len(place.kept()) == 2
+    place.target.drop_adaptations(set(), dry_run=False)
+    assert len(place.kept()) == 1 and place.target.kept_adaptation(place.image("c")) is not None
+
+
 def test_a_full_copy_of_a_reused_result_needs_nothing_else(linux):
     full = QemuTarget(linux.root, linux.snapshots, call_timeout_s=60, clone_mode="full")
     images = [full.create(linux.image(job)) for job in "ab"]
@@ -281,4 +292,4 @@ def test_a_disk_on_a_result_is_made_independent(linux):
     assert sorted(path.name for path in folder.iterdir()) == ["disk.qcow2", "meta.json"]
     assert linux.target.drop_adaptations({KEY}, dry_run=False) > 0
     assert in_guest(linux, "a", "/etc/hostname") == "host-a\n"
-    assert KeptAdaptations(linux.root, Policy.REQUIRED, lock_timeout_s=1).find(linux.image("a")) is None
+    assert linux.connect().kept_adaptation(linux.image("a")) is None

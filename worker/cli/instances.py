@@ -189,7 +189,7 @@ def _delete_until_gone(target: Target, part: Observed, job_id: str, deadline: fl
     while True:
         with target_errors(target.name):
             try:
-                seen = target.find(part.ref)
+                seen = target.find(part.ref, job_id)
                 if seen is None or seen.uid != part.uid or seen.job_id != job_id:
                     return  # gone; what may stand under the name now is somebody else's
                 why = f"it is {seen.status}" + (f" ({seen.detail})" if seen.detail else "")

@@ -23,7 +23,6 @@ from tasks.services.disks_target import check_can_make_disks, check_has_disks
 from tasks.target_calls import TargetCalls
 
 T = TypeVar("T")
-_TAKEN: Mapping[str, str] = {ResourceKind.INSTANCE: "INSTANCE_NAME_TAKEN", ResourceKind.DISK: "DISK_NAME_TAKEN"}
 _JOB_ID = "0" * 32  # stands for the id that a real job would get
 _HASH = "<hash of the job's id>"
 _DO = {
@@ -147,13 +146,15 @@ class PlanService:
             seen = TargetCalls(self._runtime, job.target).find(row)
         except TargetError as error:
             raise Unavailable(f"target {job.target} does not answer: {error}; try again") from error
-        if seen is not None:
+        if seen is None:
+            return
+        if row.kind == ResourceKind.INSTANCE:
             raise FailedPrecondition(
-                row.name,
-                f"{'an' if row.kind == ResourceKind.INSTANCE else 'a'} {row.kind} named {row.name} exists on target"
-                f" {job.target}",
-                reason=_TAKEN[row.kind],
+                row.name, f"an instance named {row.name} exists on target {job.target}", reason="INSTANCE_NAME_TAKEN"
             )
+        raise FailedPrecondition(
+            row.name, f"a disk named {row.name} exists on target {job.target}", reason="DISK_NAME_TAKEN"
+        )
 
 
 def _blocker(error: ServiceError, vm_name: str) -> Blocker:

@@ -65,11 +65,11 @@ def health_worker(cli: Cli, name: str, timeout_s: float) -> None:
     """The worker NAME of this host answers through the broker: it can be sent work, and its process is not stuck."""
     import kombu.exceptions
 
-    from worker.app import broker_url
     from worker.health import ping_workers
+    from worker.service_file import read_service
 
     node = name if "@" in name else f"{name}@{socket.gethostname()}"
-    url = broker_url(cli.settings)
+    url = cli.settings.broker_url or (read_service(cli.settings.data_dir) or {}).get("broker_url")
     if not url:
         raise CliError("no broker: set CLONEJOB_BROKER_URL", ExitCode.USAGE)
     try:

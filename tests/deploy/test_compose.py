@@ -1,0 +1,182 @@
+"""docker-compose.yml, run by hand: the same processes with the same environment carry real jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+import pytest
+from deploy.by_hand import BIN, ByHand, running, until
+from deploy.compose_file import load
+from google.cloud import vmmigration_v1
+from google.cloud.vmmigration_v1.services.vm_migration.transports import VmMigrationGrpcTransport
+
+from targets.guest import build_disk
+from targets.simulated import SimulatedTarget
+
+# What each service listens on in its container.
+PORTS = {"postgres": [5432], "broker": [6379], "api": [8080, 8081], "proxy": [8080, 8081, 8404], "flower": [5555]}
+POOLS = {"control", "cleanup", "disks", "instances", "adapt"}
+LABEL = b"name=opt/org.clonejob/label,string="
+
+
+class Cli:
+    """``clonejob`` of a user in front of the proxy."""
+
+    def __init__(self, hand: ByHand, token: str) -> None:
+        self.url = f"http://127.0.0.1:{hand.port('proxy', 8080)}"
+        self.token = token
+
+    def __call__(self, *arguments: str) -> object:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CLONEJOB_")}
+        environment |= {"CLONEJOB_SERVER": self.url, "CLONEJOB_TOKEN": self.token}
+        done = subprocess.run(
+            [BIN / "clonejob", *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return json.loads(done.stdout)
+
+
+def machines(folder: Path) -> list[int]:
+    """The virtual machines whose files are below the folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if (line := "\0".join(process.cmdline())) and LABEL.decode() in line and str(folder) in line:
+                found.append(process.pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def hand(servers, open_folder):
+    made = ByHand(load(), open_folder, ports=PORTS)
+    try:
+        with running(made):
+            yield made
+    finally:
+        for pid in machines(open_folder):  # a container's end would end them
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def cli(hand):
+    made = hand.run("migrate", "token", "create", "tests", "--role", "admin")
+    assert made.returncode == 0, made.stderr
+    return Cli(hand, made.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def disk(open_folder):
+    return build_disk(open_folder / "guest.raw", size_bytes=2**20)
+
+
+def test_only_the_proxy_and_flower_are_shown_to_the_outside(hand):
+    assert hand.published() == {("proxy", 8080), ("proxy", 8081), ("flower", 5555)}
+
+
+def test_a_job_of_each_kind_passes_through_the_proxy(hand, cli, disk, open_folder):
+    simulated = SimulatedTarget(hand.path("worker-disks", "/var/lib/clonejob") / "targets" / "simulated")
+    simulated.add_fault(op="create", fault="slow", kind="instance", times=1, delay_s=900)
+    cli("vm", "import", "slow", "--disk", str(disk), "--target", "simulated")
+    cli("submit", "slow", "--id", "s1")
+    cli("vm", "import", "web-1", "--disk", str(disk))
+    job = cli("submit", "web-1", "--id", "c1", "--wait")
+    assert job["state"] == "SUCCEEDED"
+    (machine,) = machines(open_folder)
+    assert cli("watch", "web-1/c1")["state"] == "SUCCEEDED"
+
+    until("the slow instance is being made", lambda: "instance" in str(simulated.inventory()))
+    assert cli("cancel", "slow/s1", "--wait")["state"] == "CANCELLED"
+    assert simulated.inventory() == []
+    assert machines(open_folder) == [machine]
+
+
+def test_grpc_passes_the_proxy_too_and_needs_a_token(hand, cli):
+    channel = grpc.insecure_channel(f"127.0.0.1:{hand.port('proxy', 8081)}")
+    parent = "projects/clonejob/locations/global/sources/default/migratingVms/web-1"
+    with vmmigration_v1.VmMigrationClient(transport=VmMigrationGrpcTransport(channel=channel)) as client:
+        bearer = [("authorization", f"Bearer {cli.token}")]
+        names = [job.name for job in client.list_clone_jobs(parent=parent, metadata=bearer)]
+        assert names == [f"{parent}/cloneJobs/c1"]
+        with pytest.raises(Exception, match="credentials|token"):
+            list(client.list_clone_jobs(parent=parent))
+
+
+def test_flower_asks_for_its_password_and_shows_pools_and_tasks(hand):
+    url = f"http://127.0.0.1:{hand.port('flower', 5555)}/api"
+    with httpx.Client(trust_env=False, timeout=30) as http:
+        assert http.get(f"{url}/workers").status_code == 401
+        auth = ("clonejob", hand.secret("flower_password"))
+        assert http.get(f"{url}/workers", auth=("clonejob", "wrong")).status_code == 401
+
+        def pools() -> set[str]:
+            return {name.partition("@")[0] for name in http.get(f"{url}/workers?refresh=1", auth=auth).json()}
+
+        until("Flower knows the pools", lambda: pools() == POOLS)
+        tasks = http.get(f"{url}/tasks", auth=auth).json().values()
+    states = {task["name"]: task["state"] for task in tasks if task["name"].startswith("clone.")}
+    assert states["clone.finish"] == "SUCCESS" and "clone.clean_up" in states
+
+
+def test_no_secret_is_in_an_environment_or_on_a_command_line(hand):
+    secrets = [hand.secret(name).encode() for name in hand._project["secrets"]]
+    seen = 0
+    for process in hand.processes.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(process.pid)
+            for each in [leader, *leader.children(recursive=True)]:
+                about = b"".join(Path(f"/proc/{each.pid}/{part}").read_bytes() for part in ("cmdline", "environ"))
+                assert not [secret for secret in secrets if secret in about], each
+                seen += 1
+    assert seen >= len(hand.processes) - 1  # the one-shot has ended
+
+
+def test_one_api_that_ends_is_not_noticed_by_clients(hand, cli):
+    hand.processes["api-0"].terminate()
+    assert hand.processes["api-0"].wait(60) == 0
+    for _ in range(4):
+        assert len(cli("list")) == 2
+
+
+def test_the_broker_forgets_nothing_and_refuses_rather_than_drops(hand):
+    import redis
+
+    with contextlib.closing(
+        redis.Redis(port=hand.port("broker", 6379), password=hand.secret("broker_password"))
+    ) as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+        assert int(client.config_get("maxmemory")["maxmemory"]) > 0
+    with (
+        contextlib.closing(redis.Redis(port=hand.port("broker", 6379))) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
+
+
+def test_a_health_check_fails_when_its_part_is_stopped(hand):
+    """The process is there, and does not work: that is what a check is for."""
+    for name, process in (("worker-cleanup", "worker-cleanup-0"), ("vmhost", "vmhost-0")):
+        pids = [hand.processes[process].pid]
+        pids += [each.pid for each in psutil.Process(pids[0]).children(recursive=True)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            assert hand.health(name).returncode != 0
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_workers_end_by_themselves_when_they_are_told_to(hand, cli):
+    """Within their grace, with nothing to do: by SIGTERM, as docker stops a container."""
+    for name in ("worker-disks", "flower"):
+        assert hand.stop(name) == [0], name

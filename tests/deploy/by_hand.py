@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 from deploy.compose_file import ROOT, after, mounts, stages
 from guarantee.chaos.postgres import binaries
 
@@ -148,12 +149,18 @@ class ByHand:
         return [process.wait(120) for process in found]
 
     def close(self) -> None:
-        """End every process with all that it started."""
+        """End every process with all that it started, also what has left its group: machines, and Erlang's own daemon."""
         for process in reversed(self.processes.values()):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self.processes.values():
             process.wait(30)
+        mark = os.fsencode(f"{self.folder}/")
+        for each in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                about = b"".join(Path(f"/proc/{each.pid}/{part}").read_bytes() for part in ("cmdline", "environ"))
+                if mark in about and each.pid != os.getpid():
+                    each.kill()
 
     # How
 
@@ -191,7 +198,7 @@ class ByHand:
         local = {key: self._local(value, name, number) for key, value in given.items()}
         home = str(self.folder / "home" / name)
         Path(home).mkdir(parents=True, exist_ok=True)
-        paths = [str(BIN), os.environ["PATH"], "/usr/sbin", "/sbin", str(binaries())]
+        paths = [str(BIN), "/usr/lib/rabbitmq/bin", os.environ["PATH"], "/usr/sbin", "/sbin", str(binaries())]
         return {"PATH": os.pathsep.join(paths), "HOME": home, "TMPDIR": self._places(name, number)["/tmp"], **local}  # noqa: S108
 
     def _places(self, name: str, number: int) -> dict[str, str]:
@@ -250,6 +257,30 @@ class ByHand:
 
     def _tail(self, name: str, number: int) -> str:
         return "\n".join(self.log(f"{name}-{number}").read_text(errors="replace").splitlines()[-30:])
+
+
+class Cli:
+    """``clonejob`` of a user, with a token made in the project."""
+
+    def __init__(self, hand: ByHand, url: str) -> None:
+        made = hand.run("migrate", "token", "create", "tests", "--role", "admin")
+        assert made.returncode == 0, made.stderr
+        self.token = made.stdout.strip()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("CLONEJOB_")}
+        self._environment = kept | {"CLONEJOB_SERVER": url, "CLONEJOB_TOKEN": self.token}
+
+    def __call__(self, *arguments: str) -> str:
+        """What it said."""
+        done = subprocess.run(
+            [BIN / "clonejob", *arguments, "--json"], env=self._environment, capture_output=True, text=True, timeout=150,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done.stdout
+
+    def state(self, job: str) -> str:
+        """The state of a job."""
+        return json.loads(self("show", job))["cloneJob"]["state"]
 
 
 def _cluster(command: list[str], environment: Mapping[str, str], port: int) -> list[str]:

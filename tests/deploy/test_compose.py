@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import grpc
 import httpx
 import psutil
 import pytest
-from deploy.by_hand import BIN, ByHand, running, until
+from deploy.by_hand import ByHand, Cli, running, until
 from deploy.compose_file import load
 from google.cloud import vmmigration_v1
 from google.cloud.vmmigration_v1.services.vm_migration.transports import VmMigrationGrpcTransport
@@ -25,24 +24,6 @@ from targets.simulated import SimulatedTarget
 PORTS = {"postgres": [5432], "broker": [6379], "api": [8080, 8081], "proxy": [8080, 8081, 8404], "flower": [5555]}
 POOLS = {"control", "cleanup", "disks", "instances", "adapt"}
 LABEL = b"name=opt/org.clonejob/label,string="
-
-
-class Cli:
-    """``clonejob`` of a user in front of the proxy."""
-
-    def __init__(self, hand: ByHand, token: str) -> None:
-        self.url = f"http://127.0.0.1:{hand.port('proxy', 8080)}"
-        self.token = token
-
-    def __call__(self, *arguments: str) -> object:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CLONEJOB_")}
-        environment |= {"CLONEJOB_SERVER": self.url, "CLONEJOB_TOKEN": self.token}
-        done = subprocess.run(
-            [BIN / "clonejob", *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=120,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
-        return json.loads(done.stdout)
 
 
 def machines(folder: Path) -> list[int]:
@@ -57,20 +38,13 @@ def machines(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def hand(servers, open_folder):
-    made = ByHand(load(), open_folder, ports=PORTS)
-    try:
-        with running(made):
-            yield made
-    finally:
-        for pid in machines(open_folder):  # a container's end would end them
-            os.kill(pid, signal.SIGKILL)
+    with running(ByHand(load(), open_folder, ports=PORTS)) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def cli(hand):
-    made = hand.run("migrate", "token", "create", "tests", "--role", "admin")
-    assert made.returncode == 0, made.stderr
-    return Cli(hand, made.stdout.strip())
+    return Cli(hand, f"http://127.0.0.1:{hand.port('proxy', 8080)}")
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +62,14 @@ def test_a_job_of_each_kind_passes_through_the_proxy(hand, cli, disk, open_folde
     cli("vm", "import", "slow", "--disk", str(disk), "--target", "simulated")
     cli("submit", "slow", "--id", "s1")
     cli("vm", "import", "web-1", "--disk", str(disk))
-    job = cli("submit", "web-1", "--id", "c1", "--wait")
-    assert job["state"] == "SUCCEEDED"
+    cli("submit", "web-1", "--id", "c1", "--wait")
+    cli("watch", "web-1/c1")
+    assert cli.state("web-1/c1") == "SUCCEEDED"
     (machine,) = machines(open_folder)
-    assert cli("watch", "web-1/c1")["state"] == "SUCCEEDED"
 
     until("the slow instance is being made", lambda: "instance" in str(simulated.inventory()))
-    assert cli("cancel", "slow/s1", "--wait")["state"] == "CANCELLED"
+    cli("cancel", "slow/s1", "--wait")
+    assert cli.state("slow/s1") == "CANCELLED"
     assert simulated.inventory() == []
     assert machines(open_folder) == [machine]
 
@@ -143,7 +118,7 @@ def test_one_api_that_ends_is_not_noticed_by_clients(hand, cli):
     hand.processes["api-0"].terminate()
     assert hand.processes["api-0"].wait(60) == 0
     for _ in range(4):
-        assert len(cli("list")) == 2
+        assert len(json.loads(cli("list"))) == 2
 
 
 def test_the_broker_forgets_nothing_and_refuses_rather_than_drops(hand):

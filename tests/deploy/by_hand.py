@@ -89,8 +89,9 @@ class ByHand:
 
     # Life
 
-    def up(self, names: Sequence[str] = ()) -> None:
-        """Start the services, each after what it waits for, as ``docker compose up --wait`` does."""
+    def up(self, names: Sequence[str] = (), *, unseen: Sequence[str] = ()) -> None:
+        """Start the services, each after what it waits for, as ``docker compose up --wait`` does; those that are
+        ``unseen`` are not waited for."""
         names = list(names or self.services)
         done: set[str] = set()
         with ThreadPoolExecutor(len(names)) as pool:
@@ -99,7 +100,7 @@ class ByHand:
                 assert ready, f"{left} wait for each other"
                 for name in ready:
                     self._start(name)
-                list(pool.map(self.wait, ready))
+                list(pool.map(self.wait, [name for name in ready if name not in unseen]))
                 done |= {*ready}
 
     def wait(self, name: str) -> None:
@@ -139,14 +140,14 @@ class ByHand:
             check=False,
         )  # fmt: skip
 
-    def stop(self, name: str) -> list[int]:
-        """Its own stop signal, and what it ended with; what takes longer than its grace is an error."""
-        number = getattr(signal, self.services[name].get("stop_signal", "SIGTERM"))
-        found = [process for key, process in self.processes.items() if key.rpartition("-")[0] == name]
-        for process in found:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-        return [process.wait(120) for process in found]
+    def stop(self, *names: str) -> list[int]:
+        """Each one's own stop signal, and what each ended with."""
+        found = [
+            (name, each) for name in names for key, each in self.processes.items() if key.rpartition("-")[0] == name
+        ]
+        for name, process in found:
+            process.send_signal(getattr(signal, self.services[name].get("stop_signal", "SIGTERM")))
+        return [process.wait(120) for _, process in found]
 
     def close(self) -> None:
         """End every process with all that it started, also what has left its group: machines, and Erlang's own daemon."""
@@ -317,10 +318,10 @@ def until(what: str, holds: Callable[[], object], timeout_s: float = 60.0) -> An
 
 
 @contextlib.contextmanager
-def running(hand: ByHand, names: Sequence[str] = ()) -> Iterator[ByHand]:
+def running(hand: ByHand, names: Sequence[str] = (), *, unseen: Sequence[str] = ()) -> Iterator[ByHand]:
     """The services for the length of a block."""
     try:
-        hand.up(names)
+        hand.up(names, unseen=unseen)
         yield hand
     finally:
         hand.close()

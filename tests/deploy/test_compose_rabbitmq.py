@@ -23,7 +23,8 @@ def hand(servers, open_folder):
         missing("rabbitmq-server is not installed")
     project = load("compose.rabbitmq.yml")
     project["services"]["api"]["deploy"]["replicas"] = 1
-    with running(ByHand(project, open_folder, ports=PORTS), ["postgres", "broker", "migrate", "api", *POOLS]) as made:
+    names = ["postgres", "broker", "migrate", "api", *POOLS]
+    with running(ByHand(project, open_folder, ports=PORTS), names, unseen=POOLS[1:]) as made:
         yield made
 
 

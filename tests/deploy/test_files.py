@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -143,17 +144,42 @@ def ignored(path: str) -> bool:
     return not fits[-1].startswith("!")
 
 
+def copied_by(folder: Path) -> set[str]:
+    """What the Dockerfile takes from the build's context."""
+    copies = [each["value"].split() for each in dockerfile(folder).structure if each["instruction"] == "COPY"]
+    return {path for words in copies if not words[0].startswith("--from") for path in words[:-1]}
+
+
 def test_what_the_dockerfile_copies_is_there_and_is_all_that_the_package_needs(tmp_path):
-    copied = set()
-    for each in dockerfile(tmp_path).structure:
-        if each["instruction"] == "COPY" and not each["value"].startswith("--from"):
-            copied |= set(each["value"].split()[:-1])
+    copied = copied_by(tmp_path)
     assert all((ROOT / path).exists() and not ignored(path) for path in copied), copied
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= copied
     assert {settings["project"]["readme"], "requirements.lock", "requirements-flower.lock"} <= copied
     for path in (".git", ".venv", "data", "secrets", "tests"):
         assert ignored(path), path
+
+
+def test_the_package_builds_from_what_is_copied_and_holds_all_of_it(tmp_path):
+    context = tmp_path / "context"
+    context.mkdir()
+    copied = [
+        path for path in sorted(copied_by(tmp_path)) if path not in ("requirements.lock", "requirements-flower.lock")
+    ]
+    for path in copied:
+        if (ROOT / path).is_dir():
+            shutil.copytree(ROOT / path, context / path, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / path, context / path)
+    done = subprocess.run(
+        [BIN / "hatchling", "build", "--target", "wheel", "--directory", tmp_path / "dist"], cwd=context,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    there = set(zipfile.ZipFile(wheel).namelist())
+    files = {str(p.relative_to(context)) for path in copied for p in (context / path).rglob("*") if p.is_file()}
+    assert files <= there
 
 
 def test_the_images_install_hashed_versions_only_and_the_locks_agree():

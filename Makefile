@@ -27,7 +27,7 @@ up: $(VENV)/.run ## run the whole service here, in the foreground (data in ./dat
 
 .PHONY: test
 test: $(VENV)/.dev ## all tests
-	@$(MAKE) --no-print-directory qemu linux-guest-tools || [ "$$CI" != true ]
+	@$(MAKE) --no-print-directory qemu linux-guest-tools compose-tools || [ "$$CI" != true ]
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: check
@@ -101,6 +101,12 @@ lock: $(VENV)/.dev ## resolve the dependencies anew (versions and hashes, no add
 		--extra build pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
 		--extra build --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+		--extra flower -c requirements-dev.lock pyproject.toml -o requirements-flower.lock
+
+.PHONY: compose-secrets
+compose-secrets: ## make the passwords that docker-compose.yml reads from ./secrets; those that are there stay
+	@deploy/make-secrets.sh
 
 .PHONY: clean
 clean: ## remove what make has made here; data folders stay
@@ -143,6 +149,16 @@ qemu: ## install QEMU from the distribution's packages, if it is missing
 GUEST_PACKAGES := qemu-system-x86 qemu-utils ovmf e2fsprogs fuse3 grub-common grub-pc-bin busybox-static
 GUEST_CACHE := .cache/linux-guest
 GUEST_KERNEL := linux-image-cloud-amd64
+COMPOSE_PACKAGES := haproxy wget
+.PHONY: compose-tools
+compose-tools: ## install what the tests of docker-compose.yml run by hand, besides the database and the broker
+	@PATH="/usr/sbin:$$PATH"; command -v haproxy >/dev/null && command -v wget >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \
+	echo "Installing $(COMPOSE_PACKAGES) …"; \
+	install="$$as env DEBIAN_FRONTEND=noninteractive $(APT) install -y --no-install-recommends $(COMPOSE_PACKAGES)"; \
+	$$install >/dev/null 2>&1 || { $$as $(APT) update >/dev/null && $$install >/dev/null; } || { \
+		echo "error: try: apt-get install --no-install-recommends $(COMPOSE_PACKAGES)" >&2; exit 1; }
+
 .PHONY: linux-guest-tools
 linux-guest-tools: ## install what the tests' Linux guest is built of, and UEFI firmware (Debian's packages; its kernel goes to .cache)
 	@missing() { \

@@ -7,7 +7,6 @@ No call holds anything in the process, and a virtual machine outlives the worker
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -37,6 +36,7 @@ from targets.qemu_copies import FULL
 from targets.qemu_disks import DiskMaker, disk_file
 from targets.qemu_flatten import flatten_offline, flatten_running, has_backing, is_unlinked_overlay
 from targets.qemu_folders import READY, Json, Meta, ResourceFolders, facts_of
+from targets.qemu_host import host_of
 from targets.qemu_machines import MachineOptions, Machines
 from targets.qemu_tools import DiskTools, find_tool
 from targets.snapshot_holder import Progress
@@ -78,10 +78,10 @@ class QemuTarget:
         self._programs = (qemu_binary, qemu_img, qemu_io)
         self._clone_mode = clone_mode
         self._boot_pattern = re.compile(boot_pattern.encode())
-        self._root_id = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
         self._folders = ResourceFolders(self.root, lock_timeout_s=call_timeout_s * _LOCK_SHARE)
         options = replace(machines or MachineOptions(), binary=qemu_binary)
-        self._machines = Machines(self.root, self._folders, self._root_id, options, call_timeout_s=call_timeout_s)
+        self._has_vmhost = options.vmhost
+        self._machines = Machines(self._folders, host_of(self.root, self._folders, options, call_timeout_s))
         self._tombstones = Tombstones(self.root / "tombstones", durable=True)
         tools = DiskTools(qemu_img, qemu_io, timeout_s=call_timeout_s * _TOOL_SHARE)
         self._kept = KeptAdaptations(self.root, snapshots, os_adaptation, lock_timeout_s=call_timeout_s * _KEEP_SHARE)
@@ -90,7 +90,7 @@ class QemuTarget:
 
     def check(self, specs: Sequence[ResourceSpec]) -> None:
         """Programs are installed, snapshots are there and sound, machine types are known. See ``Target.check``."""
-        for program in (*self._programs, "prlimit"):
+        for program in () if self._has_vmhost else (*self._programs, "prlimit"):  # else they are in its image
             find_tool(program)
         for spec in specs:
             self._folders.path(spec.ref)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,9 @@ from targets.adaptation.policy import Policy
 from targets.base import Target
 from targets.qemu_network import Network
 from targets.registry import Place, TargetOptions
+
+if TYPE_CHECKING:
+    from targets.qemu_machines import MachineOptions
 
 
 class QemuOptions(TargetOptions):
@@ -31,6 +34,10 @@ class QemuOptions(TargetOptions):
     scope: Literal["auto", "off"] = Field(
         default="auto", description="Whether a machine gets a scope of its own where systemd runs."
     )
+    vmhost: bool = Field(
+        default=False,
+        description="Whether `clonejob vmhost` runs the machines, for workers in containers: then they outlive a worker's.",
+    )
     clone_mode: Literal["overlay", "full"] = Field(
         default="overlay",
         description="overlay: a clone's disks lie on the snapshot, at once; full: copies that need nothing else.",
@@ -43,12 +50,18 @@ class QemuOptions(TargetOptions):
     def make(self, place: Place) -> Target:
         """The target in the place's folder."""
         from targets.qemu import QemuTarget
-        from targets.qemu_machines import MachineOptions
 
-        machines = MachineOptions(
-            accel=self.accel, networks=self.networks, seed=self.seed, run_as=self.run_as, scope=self.scope
-        )
+        machines = self.machines()
         return QemuTarget(
             place.root, place.snapshots, name=place.name, machines=machines, clone_mode=self.clone_mode,
             call_timeout_s=place.call_timeout_s, os_adaptation=self.os_adaptation,
+        )  # fmt: skip
+
+    def machines(self) -> MachineOptions:
+        """The part of it that is about machines."""
+        from targets.qemu_machines import MachineOptions
+
+        return MachineOptions(
+            accel=self.accel, networks=self.networks, seed=self.seed, run_as=self.run_as, scope=self.scope,
+            vmhost=self.vmhost,
         )  # fmt: skip

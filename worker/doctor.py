@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from targets.qemu_options import QemuOptions
 from worker.doctor_check import QEMU, Check, Status
 from worker.doctor_targets import target_checks
 from worker.service_file import read_service
@@ -89,7 +90,10 @@ def _programs(settings: Settings) -> Iterator[Check]:
     yield Check("python", "ok", platform.python_version())
     for package in ("celery", "kombu", "redis"):
         yield Check(package, "ok", metadata.version(package))
-    needed = any(target.type == "qemu" for target in settings.targets.values())
+    # With a vmhost the machines' programs are in its container.
+    needed = any(
+        isinstance(each.options, QemuOptions) and not each.options.vmhost for each in settings.targets.values()
+    )
     for program in (QEMU, "qemu-img"):
         path = shutil.which(program)
         if path is None:

@@ -7,10 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 
+from targets.errors import TransientError
 from targets.qemu_accel import found_before
 from targets.qemu_options import QemuOptions
 from worker.doctor_check import QEMU, Check
 from worker.settings import Settings, TargetSettings
+from worker.vmhost import client_of
 
 
 def target_checks(settings: Settings) -> Iterator[Check]:
@@ -25,6 +27,8 @@ def target_checks(settings: Settings) -> Iterator[Check]:
 
 def _qemu(settings: Settings, name: str, target: TargetSettings, options: QemuOptions) -> Check:
     label = f"target {name}"
+    if options.vmhost:
+        return _vmhost(settings, name)
     if shutil.which(QEMU) is None or shutil.which("qemu-img") is None:
         return Check(label, "fail", "QEMU is not installed", "install QEMU; see above")
     if options.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -44,3 +48,13 @@ def _qemu(settings: Settings, name: str, target: TargetSettings, options: QemuOp
             f"CLONEJOB_TARGETS='{value}'",
         )
     return Check(label, "ok", f"qemu, accel {options.accel}")
+
+
+def _vmhost(settings: Settings, name: str) -> Check:
+    """Its machines are another container's: what matters is whether that answers."""
+    try:
+        answer = client_of(settings, name).ping()
+    except TransientError as error:
+        detail, _, action = str(error).partition("; ")
+        return Check(f"target {name}", "fail", detail, action or "look at the vmhost's log")
+    return Check(f"target {name}", "ok", f"qemu, vmhost {answer['version']} answers, {answer['machines']} machines run")

@@ -22,6 +22,7 @@ from pydantic_settings import SettingsConfigDict
 from targets.registry import TargetOptions, options_of
 from worker.settings_access import AccessSettings, without_command_line
 from worker.settings_boot import BootSettings
+from worker.settings_files import FileSettings
 
 PREFIX = "CLONEJOB_"
 _ID = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -64,7 +65,7 @@ def _default_targets() -> dict[str, TargetSettings]:
     return {"local": TargetSettings(type="qemu"), "simulated": TargetSettings(type="simulated")}
 
 
-class Settings(AccessSettings):
+class Settings(AccessSettings, FileSettings):
     """The settings of one process. Immutable; ``database_url`` and ``data_dir`` are always filled in and absolute."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
@@ -230,8 +231,11 @@ def load_settings(**overrides: Any) -> Settings:
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of a child process that must see exactly these settings."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    again = settings.read_from_files()
     for name, value in without_command_line(settings.model_dump(mode="json")).items():
-        if value not in (None, ""):
+        if name in again:
+            environment |= {key: os.environ[key] for key in [PREFIX + name.upper()] if key in os.environ}
+        elif value not in (None, ""):
             environment[PREFIX + name.upper()] = value if isinstance(value, str) else json.dumps(value)
     root = str(Path(__file__).resolve().parent.parent)
     paths = [root, *environment.get("PYTHONPATH", "").split(os.pathsep)]

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from models.catalog import Sync
+from models.job_records import COLUMNS, JobRecord, StepRecord
 from models.schema import (
     CloneJob,
     CloneStep,
@@ -261,6 +262,12 @@ class _Polling:
         pass
 
 
+def _record(job: CloneJob) -> JobRecord:
+    """What a poll reads of the job."""
+    steps = [StepRecord(step.kind, step.start_time, step.end_time) for step in job.steps]
+    return JobRecord(*(getattr(job, column.key) for column in COLUMNS), steps=steps)
+
+
 class _CloneJobs(_Part):
     def create(self, parent: str, clone_job_id: str, request: Request) -> Any:
         self.fake.must_get(MigratingVm, parent)
@@ -279,7 +286,8 @@ class _CloneJobs(_Part):
     def get_many(self, names: Collection[str]) -> Any:
         if self.fake.boom is not None:
             raise self.fake.boom
-        return {name: self.fake.table(CloneJob).get(name) or NotFound("CloneJob", name) for name in names}
+        jobs = self.fake.table(CloneJob)
+        return {name: _record(jobs[name]) if name in jobs else NotFound("CloneJob", name) for name in names}
 
     def polling(self) -> Any:
         return _Polling()

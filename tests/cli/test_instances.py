@@ -15,6 +15,7 @@ from conftest import missing
 from targets import qemu_vm
 from targets.base import BootVerdict, ResourceKind, ResourceRef
 from targets.guest import build_disk
+from targets.qemu_host import root_id_of
 from tasks import steps
 from tasks.services import Request, Services
 from worker.cli import clones, instances, output
@@ -334,10 +335,10 @@ def test_a_real_machine(clonejob, lab):
         assert "clonejob guest: BOOTED hostname=h1 data=cycle 1\n" in clonejob("instance", "console", name).out
         assert clonejob("instance", "delete", name, "--yes").code == 0
         assert lab.names("local") == []
-        assert qemu_vm.running(target._root_id) == []
+        assert qemu_vm.running(root_id_of(target.root)) == []
         assert [path for part in ("instances", "disks", "images") for path in (target.root / part).iterdir()] == []
     finally:
-        qemu_vm.stop(qemu_vm.running(target._root_id), target.root, timeout_s=5)
+        qemu_vm.stop(qemu_vm.running(root_id_of(target.root)), target.root, timeout_s=5)
 
 
 def test_a_kept_clone_is_made_independent_and_its_snapshot_can_be_pruned(clonejob, lab):
@@ -361,7 +362,7 @@ def test_a_kept_clone_is_made_independent_and_its_snapshot_can_be_pruned(clonejo
         assert pruned() == {"cycle-2": latest}
         assert clonejob("instance", "delete", name, "--yes").code == 0
     finally:
-        qemu_vm.stop(qemu_vm.running(target._root_id), target.root, timeout_s=5)
+        qemu_vm.stop(qemu_vm.running(root_id_of(target.root)), target.root, timeout_s=5)
     other = instance_of(lab.clone("web-2"))
     assert "lie on no snapshot" in one_line(clonejob("instance", "flatten", other))
 

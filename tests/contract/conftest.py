@@ -54,6 +54,9 @@ from targets.guest import build_disk
 from targets.local_files import write_json
 from targets.qemu import QemuTarget
 from targets.qemu_firmware import firmware_of
+from targets.qemu_host import root_id_of
+from targets.qemu_machines import MachineOptions
+from targets.qemu_vmhost_server import Host, serving, sole_vmhost
 from targets.simulated import SimulatedTarget
 from targets.snapshot_store import FileSnapshotStore
 
@@ -191,7 +194,7 @@ class QemuKit(Kit):
         qemu_vm.stop(self.processes(), self.path(ref), timeout_s=5)
 
     def processes(self) -> list[qemu_vm.VmProcess]:
-        return qemu_vm.running(self.target._root_id)
+        return qemu_vm.running(root_id_of(self.target.root))
 
     def close(self) -> None:
         try:
@@ -200,6 +203,32 @@ class QemuKit(Kit):
             assert _qemu_commands_with(str(self.root)) == []
         finally:
             qemu_vm.stop(self.processes(), self.root, timeout_s=5)
+
+
+class VmHostKit(QemuKit):
+    """The same with the machines in the hands of a vmhost, which serves in threads of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._served = contextlib.ExitStack()
+        self.serve()
+
+    def serve(self, binary: str = "qemu-system-x86_64") -> None:
+        self._served.enter_context(sole_vmhost(self.root))
+        options = MachineOptions(binary=binary, vmhost=True)
+        self._served.enter_context(serving([Host(self.root, options, call_timeout_s=20)]))
+
+    def end_vmhost(self) -> None:
+        self._served.close()
+
+    def connect(self) -> QemuTarget:
+        return QemuTarget(self.root, self.snapshots, machines=MachineOptions(vmhost=True), call_timeout_s=20)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self.end_vmhost()
 
 
 def _qemu_commands_with(text: str) -> list[str]:
@@ -235,7 +264,7 @@ def uefi(*, secure: bool) -> dict[str, object]:
 def _on(kit: type[Kit], stage: Callable[[Kit], Stage]) -> Callable[[Path], contextlib.AbstractContextManager[Stage]]:
     @contextlib.contextmanager
     def opened(folder: Path) -> Iterator[Stage]:
-        if kit is QemuKit:
+        if issubclass(kit, QemuKit):
             require_qemu()
         made = kit(folder)
         yield stage(made)
@@ -258,10 +287,14 @@ STAGES: Mapping[str, Conformance] = {
     ),
     "ec2": Conformance(cloud_stages.ec2, NO_TOMBSTONES | BOOT_IMAGES_ONLY),
     "qemu": Conformance(_on(QemuKit, qemu_stage), ADAPTS | DISKS_ONLY | NEVER_SLOW | NEVER_THROTTLED | UNIQUE_NAMES),
+    "qemu-vmhost": Conformance(
+        _on(VmHostKit, qemu_stage), ADAPTS | DISKS_ONLY | NEVER_SLOW | NEVER_THROTTLED | UNIQUE_NAMES
+    ),
 }
 
 
-# A call to a cloud's client takes ten times what a call to the others takes. ``make conformance`` runs all checks.
+# A call to a cloud's client takes ten times what a call to the others takes, and a vmhost's machines are QEMU's, whose checks
+# all run. ``make conformance`` runs all checks.
 IN_SHORT = frozenset(
     {
         "a_create_whose_reply_was_lost_is_adopted",
@@ -282,18 +315,18 @@ IN_SHORT = frozenset(
         "what_is_being_made_is_created_only_once",
     }
 )
-_CLOUDS = ("compute_engine", "ec2")
+_IN_SHORT_STAGES = ("compute_engine", "ec2", "qemu-vmhost")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the clouds' longer checks to ``make conformance``."""
+    """Leave the longer stages' other checks to ``make conformance``."""
     if os.environ.get("CLONEJOB_CONFORMANCE") == "all":
         return
 
     def is_long(item: pytest.Item) -> bool:
         given = getattr(item, "callspec", None)
         check = given.params.get("check") if given else None
-        return check is not None and given.params.get("conformance") in _CLOUDS and check.name not in IN_SHORT
+        return check is not None and given.params.get("conformance") in _IN_SHORT_STAGES and check.name not in IN_SHORT
 
     later = [item for item in items if is_long(item)]
     if later:
@@ -325,6 +358,15 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
 def qemu(tmp_path: Path) -> Iterator[QemuKit]:
     require_qemu()
     made = QemuKit(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hosted(tmp_path: Path) -> Iterator[VmHostKit]:
+    """A target whose machines a vmhost has."""
+    require_qemu()
+    made = VmHostKit(tmp_path)
     yield made
     made.close()
 

@@ -75,10 +75,9 @@ class Service(Client):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CLONEJOB_")}
         environment |= {f"CLONEJOB_{name}": str(value) for name, value in self._settings.items()}
         environment |= {"HOME": f"{self.folder}/home", "TMPDIR": f"{self.folder}/tmp", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-P", *self._program, "up", "--rest-port", "0", "--grpc-port", "0"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--data-dir", str(self.data_dir)],
+                self._command(),
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
                 cwd=self.folder / "cwd", start_new_session=True,
             )  # fmt: skip
@@ -98,6 +97,10 @@ class Service(Client):
                 )
             )
         )
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-P", *self._program, "up", "--rest-port", "0", "--grpc-port", "0"]
+        return [*command, "--data-dir", str(self.data_dir)]
 
     @property
     def _log(self) -> Path:

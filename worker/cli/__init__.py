@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from worker.cli import access, audit, instances, jobs, service, snapshots, targets, vms
+from worker.cli import access, audit, instances, jobs, parts, service, snapshots, targets, vms
 from worker.cli.context import Cli, common_options
 from worker.cli.errors import CliError, ExitCode
 
@@ -53,6 +53,8 @@ for _command in (
     service.doctor,
     service.worker,
     service.api,
+    parts.vmhost,
+    parts.health,
     service.db,
 ):
     cli.add_command(_command)

@@ -117,19 +117,27 @@ def db() -> None:
 
 
 @db.command()
+@click.option(
+    "--offer-targets", is_flag=True, help="Also make the target project of each configured target, as `up` does."
+)
 @common_options
 @click.pass_obj
-def upgrade(cli: Cli) -> None:
+def upgrade(cli: Cli, *, offer_targets: bool) -> None:
     """Bring the database to the schema of this version."""
     import sqlalchemy.exc
 
-    from worker.composition import upgrade_database
+    from tasks.errors import ServiceError
+    from worker.composition import offer_target, upgrade_database
     from worker.settings import redact_url
 
     settings = cli.settings
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         upgrade_database(settings)
+        for target in settings.targets if offer_targets else ():
+            offer_target(settings, target)
+    except ServiceError as error:
+        raise CliError(f"target project {target} cannot be made: {error}") from None
     except (sqlalchemy.exc.SQLAlchemyError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise CliError(

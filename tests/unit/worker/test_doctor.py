@@ -143,3 +143,11 @@ def test_the_way_to_kvm_can_be_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda _: "QEMU")
     detail = by_name(examine(load_settings(data_dir=tmp_path)))["target local"].detail
     assert """CLONEJOB_TARGETS='{"local":{"type":"qemu","accel":"auto"},"simulated":{"type":"simulated"}}'""" in detail
+
+
+def test_a_vmhost_that_does_not_answer_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLONEJOB_TARGETS", '{"local": {"type": "qemu", "vmhost": true}}')
+    (tmp_path / "targets" / "local").mkdir(parents=True)
+    found = {check.name: check for check in examine(load_settings(data_dir=tmp_path)).checks}["target local"]
+    assert found.status == "fail"
+    assert found.detail.startswith("No vmhost answers in") and "start `clonejob vmhost`" in found.action

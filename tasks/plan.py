@@ -82,12 +82,14 @@ def wanted_adaptation(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def plan_job(
     *, job_id: str, name: str, vm: MigratingVm, cycle: ReplicationCycle, target: str, now: dt.datetime,
-    boots_from_image: bool = False, uri_of: UriOf = str,
+    boots_from_image: bool = False, kept_since: str = "", uri_of: UriOf = str,
 ) -> CloneJob:  # fmt: skip
     """The whole job as rows, not yet stored. ``adapting_os`` is planned only when licence or modifiers differ from what
     the cycle's snapshots are adapted for already, and the VM's policy does not skip it (contract, section 2.4). A VM whose
     target is disks has none, and where no VM is to be made of them the job ends with its disks.
 
+    ``kept_since``: when the target made the adapted result that it keeps of this cycle for this licence and these
+    modifiers. There is no ``adapting_os`` then either, and the image on that result is made with the disks.
     ``uri_of`` names what is to be made to others; see ``targets.base.uri_of``.
     """
     disks_only = vm.body.get(DISKS_DEFAULTS)
@@ -102,7 +104,7 @@ def plan_job(
         details["vmName"] = names.instance  # what the clone really is called, wished for or not
         skip = vm.body.get("policy", {}).get("skipOsAdaptation", False)
         adapt = not skip and cycle.adaptation != adaptation
-    if adapt:
+    if adapt and not kept_since:
         kinds.insert(0, StepKind.ADAPTING_OS)
     if disks_only is None or "vmTargetDefaults" in disks_only:
         kinds.append(StepKind.INSTANTIATING_MIGRATED_VM)
@@ -116,7 +118,7 @@ def plan_job(
                  for at, kind in enumerate(kinds)]  # fmt: skip
     job.ledger = []
     if disks_only is None:
-        _resources(job, names, cycle, adaptation if adapt else None, boots_from_image)
+        _resources(job, names, cycle, adaptation if adapt else None, boots_from_image, kept_since)
     else:
         _disks(job, names, cycle, disks_only)
         disks_plan.remember(job, uri_of)
@@ -157,8 +159,9 @@ def _disks(job: CloneJob, names: Names, cycle: ReplicationCycle, defaults: Mappi
 
 
 def _resources(
-    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None, boots_from_image: bool
-) -> None:
+    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None, boots_from_image: bool,
+    kept_since: str,
+) -> None:  # fmt: skip
     hostname = job.target_details.get("hostname") or names.instance
 
     def add(step: StepKind, kind: ResourceKind, name: str, role: Role, spec: dict[str, Any]) -> None:
@@ -166,7 +169,8 @@ def _resources(
 
     boot = cycle.snapshots[0]
     if adaptation is not None:
-        add(StepKind.ADAPTING_OS, ResourceKind.ADAPTED_IMAGE, names.adapted_image, Role.SCAFFOLD,
+        step = StepKind.PREPARING_VM_DISKS if kept_since else StepKind.ADAPTING_OS
+        add(step, ResourceKind.ADAPTED_IMAGE, names.adapted_image, Role.SCAFFOLD,
             {"snapshot": _pin(boot), "hostname": hostname, **adaptation})  # fmt: skip
     if boots_from_image:
         add(StepKind.PREPARING_VM_DISKS, ResourceKind.BOOT_IMAGE, names.boot_image, Role.SCAFFOLD,

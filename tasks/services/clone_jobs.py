@@ -80,13 +80,15 @@ class CloneJobService:
         target = preconditions.target_of(self._runtime, ground)
         check_can_make_disks(self._runtime, vm, target)
         check_has_disks(vm, cycle)
-        job = plan_job(
-            job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
+        planned = partial(
+            plan_job, job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
             boots_from_image=self._runtime.targets[target].boots_from_image,
             uri_of=partial(uri_of, self._runtime.targets[target]),
         )  # fmt: skip
+        job = planned()
         preconditions.check_target(self._runtime, job)
-        return job
+        kept = preconditions.kept_since(self._runtime, job)
+        return planned(kept_since=kept) if kept else job
 
     @overload
     def get(self, name: str) -> CloneJob: ...

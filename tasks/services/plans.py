@@ -115,18 +115,20 @@ class PlanService:
         ]  # fmt: skip
         if cycle is None:
             return Plan(vm_name, target, None, (), (), tuple(blockers))
-        job = self._job(vm, cycle, target)
+        job, kept = self._job(vm, cycle, target), ""
         if target is not None:
             tried(lambda: preconditions.check_target(self._runtime, job))
+            kept = tried(lambda: preconditions.kept_since(self._runtime, job)) or ""
+            job = self._job(vm, cycle, target, kept) if kept else job
             for row in job.ledger:
                 tried(lambda row=row: self._check_name(job, row))  # type: ignore[misc]
         resources = tuple(
             PlannedResource(row.kind, row.name.replace(short_hash(_JOB_ID), _HASH), str(row.role), str(row.step))
             for row in job.ledger
         )
-        return Plan(vm_name, target, cycle, _steps(vm, job, cycle), resources, tuple(blockers))
+        return Plan(vm_name, target, cycle, _steps(vm, job, cycle, kept), resources, tuple(blockers))
 
-    def _job(self, vm: MigratingVm, cycle: ReplicationCycle, target: str | None) -> CloneJob:
+    def _job(self, vm: MigratingVm, cycle: ReplicationCycle, target: str | None, kept: str = "") -> CloneJob:
         """The job as it would be stored; it is not, and the VM's row is not touched."""
         body = vm.body if DISKS_DEFAULTS in vm.body else {**vm.body, VM_DEFAULTS: vm.body.get(VM_DEFAULTS) or {}}
         like = MigratingVm(name=vm.name, body=body)
@@ -134,7 +136,7 @@ class PlanService:
         boots_from_image = target is not None and self._runtime.targets[target].boots_from_image
         return plan_job(
             job_id=_JOB_ID, name=f"{vm.name}/cloneJobs/-", vm=like, cycle=cycle, target=target or "", now=now,
-            boots_from_image=boots_from_image,
+            boots_from_image=boots_from_image, kept_since=kept,
             uri_of=str if target is None else partial(uri_of, self._runtime.targets[target]),
         )  # fmt: skip
 
@@ -162,10 +164,8 @@ def _blocker(error: ServiceError, vm_name: str) -> Blocker:
     return Blocker(error.reason, subject, error.message, _DO.get(error.reason, "Mend what the message names."))
 
 
-def _steps(vm: MigratingVm, job: CloneJob, cycle: ReplicationCycle) -> tuple[PlannedStep, ...]:
-    count = sum(row.kind != ResourceKind.INSTANCE and row.step is StepKind.PREPARING_VM_DISKS for row in job.ledger)
-    if any(row.kind == ResourceKind.BOOT_IMAGE for row in job.ledger):
-        count = len(cycle.snapshots)
+def _steps(vm: MigratingVm, job: CloneJob, cycle: ReplicationCycle, kept: str) -> tuple[PlannedStep, ...]:
+    count = sum(row.kind == ResourceKind.DISK for row in job.ledger) or len(cycle.snapshots)  # of one image: none
     reasons = {
         StepKind.ADAPTING_OS: _why_adapted(cycle.adaptation, wanted_adaptation(details_of(job))),
         StepKind.PREPARING_VM_DISKS: f"{count} disk{'s' if count > 1 else ''} of cycle {cycle.cycle_number}",
@@ -178,6 +178,8 @@ def _steps(vm: MigratingVm, job: CloneJob, cycle: ReplicationCycle) -> tuple[Pla
     if DISKS_DEFAULTS in vm.body:
         return steps  # no such target is adapted, whatever the policy says
     why = "the VM's policy skips OS adaptation" if skip else "the snapshots are adapted for its licence and modifiers"
+    if kept:
+        why = f"the adapted result of cycle {cycle.cycle_number} from {kept} is reused"
     first = PlannedStep(steps[0].kind, f"{steps[0].reason}; no {StepKind.ADAPTING_OS.words} before: {why}")
     return (first, *steps[1:])
 

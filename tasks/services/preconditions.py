@@ -78,4 +78,20 @@ def check_target(runtime: Runtime, job: CloneJob) -> None:
     except PermanentError as error:
         raise FailedPrecondition(job.parent, str(error), reason="TARGET_CANNOT_CLONE") from error
     except TargetError as error:
-        raise Unavailable(f"target {job.target} does not answer: {error}; try again") from error
+        raise _no_answer(job, error) from error
+
+
+def kept_since(runtime: Runtime, job: CloneJob) -> str:
+    """When the target made the adapted result that it keeps for this job (UTC); empty if it must be adapted anew.
+
+    Raises: Unavailable.
+    """
+    try:
+        made_at = TargetCalls(runtime, job.target).kept_adaptation(job)
+    except TargetError as error:
+        raise _no_answer(job, error) from error
+    return "" if made_at is None else made_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _no_answer(job: CloneJob, error: TargetError) -> Unavailable:
+    return Unavailable(f"target {job.target} does not answer: {error}; try again")

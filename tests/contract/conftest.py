@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import missing
 from contract import cloud_stages
 from contract.stages import (
     ADAPTS,
@@ -48,10 +49,11 @@ from targets.base import (
     Target,
 )
 from targets.conformance import Stage
-from targets.errors import TransientError
+from targets.errors import TransientError, UnsupportedError
 from targets.guest import build_disk
 from targets.local_files import write_json
 from targets.qemu import QemuTarget
+from targets.qemu_firmware import firmware_of
 from targets.simulated import SimulatedTarget
 from targets.snapshot_store import FileSnapshotStore
 
@@ -215,10 +217,19 @@ def _qemu_commands_with(text: str) -> list[str]:
 
 def require_qemu() -> None:
     """Skip without QEMU on a laptop, fail in CI."""
-    missing = [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]
-    if missing:
-        message = f"{', '.join(missing)} not installed"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    gone = [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]
+    if gone:
+        missing(f"{', '.join(gone)} not installed")
+
+
+def uefi(*, secure: bool) -> dict[str, object]:
+    """Target details of a machine with UEFI. Skips without the firmware on a laptop, fails in CI."""
+    details: dict[str, object] = {"bootOption": "COMPUTE_ENGINE_BOOT_OPTION_EFI", "secureBoot": secure}
+    try:
+        firmware_of(details)
+    except UnsupportedError as error:
+        missing(str(error))
+    return details
 
 
 def _on(kit: type[Kit], stage: Callable[[Kit], Stage]) -> Callable[[Path], contextlib.AbstractContextManager[Stage]]:

@@ -44,7 +44,8 @@ def adaptation_line(report: Json) -> str:
         return f"nothing was done (policy {plain(str(report.get('policy', '-'))).strip()})"
     counts = Counter(str(action.get("outcome", "-")) for action in report["actions"])
     system = plain(str(report.get("os") or report.get("found") or "unknown system")).strip()
-    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) + f" ({system})"
+    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) + f" ({system})"
+    return f"{said}, result of {plain(str(report.get('made_at'))).strip()} reused" if report.get("reused") else said
 
 
 def end_line(job: Json, progress: Json) -> str:

@@ -176,6 +176,15 @@ def test_an_update_that_makes_no_sense_is_refused(clonejob, service, options, co
     assert "PATCH" not in [call.method for call in service.calls]
 
 
+def test_a_disks_target_is_not_taken_away_by_options_of_the_other_kind(clonejob, service, disk):
+    service.on("GET", f"/v1/{VM}", {"name": VM, "computeEngineDisksTargetDefaults": {"disksTargetDefaults": {}}})
+    service.on("POST", f"/v1/{VM.rpartition('/')[0]}", exists())
+    for command in (("update", "web-1"), ("import", "web-1", "--disk", disk)):
+        result = clonejob("vm", *command, "--hostname", "h1", "--server", service.url)
+        assert result.code == 5 and "has compute_engine_disks_target_defaults" in result.err
+    assert "PATCH" not in [call.method for call in service.calls]
+
+
 REFERENCES = ("--reference", "1=projects/p/global/snapshots/t", "--reference", "0=projects/p/global/snapshots/s",
               "--size", "0=1024", "--size", "1=2048")  # fmt: skip
 

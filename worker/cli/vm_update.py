@@ -43,6 +43,8 @@ def update(
     if target is not None:
         defaults["targetProject"] = checked_target(cli, name, target)
     given = {key: value for key, value in defaults.items() if value is not None}
+    if given:
+        refuse_disks_target(cli.client.get(f"/v1/{name}"))
     mask = [f"computeEngineTargetDefaults.{key}" for key in given]
     body: Json = {"computeEngineTargetDefaults": given} if given else {}
     if skip is not None:
@@ -57,6 +59,16 @@ def update(
     else:
         click.echo(
             f"{short_name(name)}: the next clones have {', '.join(path.rpartition('.')[2] for path in mask)} as given"
+        )
+
+
+def refuse_disks_target(row: Json) -> None:
+    """A VM has one kind of target defaults (oneof): to set the one takes the other away. Raises: CliError."""
+    if "computeEngineDisksTargetDefaults" in row:
+        raise CliError(
+            f"{short_name(row['name'])} has compute_engine_disks_target_defaults, which these options would take away; "
+            "change them with UpdateMigratingVm (PATCH), or clone another VM",
+            ExitCode.CONFLICT,
         )
 
 

@@ -17,7 +17,7 @@ from worker.cli.errors import CliError, ExitCode
 from worker.cli.output import print_json, show_time, table
 from worker.cli.references import Reference, given_references
 from worker.cli.upload import upload
-from worker.cli.vm_update import DEFAULT_TARGET, checked_target, update
+from worker.cli.vm_update import DEFAULT_TARGET, checked_target, refuse_disks_target, update
 
 if TYPE_CHECKING:
     from worker.cli.client import Client
@@ -186,6 +186,7 @@ def _ensure_vm(cli: Cli, name: str, zone: Json, given: Json, *, skip_os_adaptati
     row = client.get(f"/v1/{name}")
     changes: Json = dict(policy)
     if given:
+        refuse_disks_target(row)
         changes["computeEngineTargetDefaults"] = row.get("computeEngineTargetDefaults", {}) | given
     if changes:
         client.wait(client.patch(f"/v1/{name}", changes, updateMask=",".join(changes)))

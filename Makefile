@@ -55,7 +55,7 @@ conformance: $(VENV)/.dev ## run every check of the conformance kit on every tar
 	@CLONEJOB_CONFORMANCE=all $(BIN)/python -m pytest -n 2 tests/contract/test_target.py $(ARGS)
 
 .PHONY: faults
-faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu SAMPLE=n ONLY=kill SEED=n LANES=n
+faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu|compute-engine|ec2 SAMPLE=n ONLY=kill SEED=n LANES=n
 	@[ "$(TARGET)" != qemu ] || $(MAKE) --no-print-directory qemu
 	@$(BIN)/python tests/guarantee/matrix.py $(if $(DATABASE),--database='$(DATABASE)') $(if $(TARGET),--target='$(TARGET)') \
 		$(if $(SAMPLE),--sample='$(SAMPLE)') $(if $(ONLY),--only='$(ONLY)') $(if $(SEED),--seed='$(SEED)') $(if $(LANES),--lanes='$(LANES)')

@@ -126,7 +126,7 @@ class QemuTarget:
         status = Status.READY if meta.state == READY else Status.CREATING
         return Observed(spec.ref, meta.uid, status, meta.labels, report=meta.report)
 
-    def find(self, ref: ResourceRef) -> Observed | None:
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
         """See ``Target.find``. A machine that runs without its folder is found by its process."""
         with storage_errors_translated():
             return self._find(ref)

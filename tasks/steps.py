@@ -157,6 +157,8 @@ def _prepare_success(work: Work) -> None:
         seen = work.calls.find(row)
         # An instance may have powered itself off by now, as test clones do; it exists all the same.
         ours = seen is not None and seen.job_id == work.job.id and seen.uid == row.uid
+        if ours and seen is not None and seen.status is Status.FAILED:
+            raise RefusedError(f"{row.kind} {row.name} cannot be used: {seen.detail or 'no reason given'}")
         if not ours or seen is None or seen.status not in (Status.READY, Status.STOPPED):
             raise RefusedError(f"{row.kind} {row.name} did not stay as it was created; somebody deleted or replaced it")
 

@@ -54,11 +54,11 @@ class TargetCalls:
 
     def find(self, row: LedgerRow) -> Observed | None:
         """What stands under the row's name now."""
-        return self.find_ref(ref_of(row))
+        return self.find_ref(ref_of(row), row.job_id)
 
-    def find_ref(self, ref: ResourceRef) -> Observed | None:
-        """What stands under a name that may be in no ledger."""
-        return io_points.call(f"target.find.{ref.kind}", self._target.find, ref)
+    def find_ref(self, ref: ResourceRef, job_id: str | None) -> Observed | None:
+        """What stands under a name that may be in no ledger: that job's own before anybody else's."""
+        return io_points.call(f"target.find.{ref.kind}", self._target.find, ref, job_id)
 
     def inventory(self) -> list[Observed]:
         """Everything that exists there with a label of ours."""

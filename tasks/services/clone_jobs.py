@@ -9,12 +9,12 @@ from functools import partial
 from typing import Literal, Unpack, overload
 
 from models.catalog import JobRecord
-from models.job_records import jobs_in
-from models.loop_reads import LoopReads
+from models.job_polls import JobPolls
 from models.operations import RequestIdReused
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation
 from models.states import JobState, Verdict
 from models.store import ActiveJobExists, CancelRefused, CyclePruned, JobExists, VmNotCloneable
+from targets.base import uri_of
 from tasks.dispatch import dispatch_cleanup, dispatch_steps
 from tasks.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 from tasks.names import check_id
@@ -22,6 +22,7 @@ from tasks.plan import plan_job
 from tasks.runtime import Runtime
 from tasks.services import preconditions
 from tasks.services.common import Page, Paging, Request, list_page, must_get, new_operation, result_of, reused
+from tasks.services.disks_target import check_can_make_disks, check_has_disks
 
 
 class CloneJobService:
@@ -76,9 +77,12 @@ class CloneJobService:
         cycle = preconditions.latest_cycle(ground)
         preconditions.check_state(self._runtime, vm)
         target = preconditions.target_of(self._runtime, ground)
+        check_can_make_disks(self._runtime, vm, target)
+        check_has_disks(vm, cycle)
         planned = partial(
             plan_job, job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
             boots_from_image=self._runtime.targets[target].boots_from_image,
+            uri_of=partial(uri_of, self._runtime.targets[target]),
         )  # fmt: skip
         job = planned()
         preconditions.check_target(self._runtime, job)
@@ -102,7 +106,7 @@ class CloneJobService:
 
     def polling(self) -> Polling:
         """``get_many`` for the running event loop."""
-        return Polling(self._catalog.loop_reads())
+        return Polling(self._catalog.job_polls())
 
     def cancel(self, name: str) -> Operation:
         """Set the verdict CANCEL; the operation ends when nothing that the job made exists any more.
@@ -147,17 +151,17 @@ class CloneJobService:
 class Polling:
     """The jobs that clients ask for again and again, read in the event loop's own thread where that is possible."""
 
-    def __init__(self, reads: LoopReads) -> None:
-        self._reads = reads
+    def __init__(self, polls: JobPolls) -> None:
+        self._polls = polls
 
     async def get_many(self, names: Collection[str]) -> dict[str, JobRecord | NotFound] | None:
         """As ``CloneJobService.get_many``; None if it is to be asked instead."""
-        rows = await self._reads.answer(names)
-        return None if rows is None else _found(names, jobs_in(rows))
+        jobs = await self._polls.jobs(names)
+        return None if jobs is None else _found(names, jobs)
 
     async def close(self) -> None:
         """Give the connection up."""
-        await self._reads.close()
+        await self._polls.close()
 
 
 def _found(names: Collection[str], jobs: Mapping[str, JobRecord]) -> dict[str, JobRecord | NotFound]:

@@ -6,6 +6,7 @@ from models.catalog import CloneGround
 from models.expiry import expired_state
 from models.schema import CloneJob, MigratingVm, ReplicationCycle
 from models.states import CLONEABLE, VmState
+from models.target_defaults import target_project_of
 from targets.errors import PermanentError, TargetError
 from tasks.errors import FailedPrecondition, Unavailable
 from tasks.runtime import Runtime
@@ -42,15 +43,15 @@ def latest_cycle(ground: CloneGround) -> ReplicationCycle:
 def target_of(runtime: Runtime, ground: CloneGround) -> str:
     """The name of the configured target. Raises: FailedPrecondition."""
     vm, project = ground.vm, ground.project
-    defaults = vm.body.get("computeEngineTargetDefaults")
-    if not defaults or not defaults.get("targetProject"):
+    named = target_project_of(vm.body)
+    if not named:
         raise FailedPrecondition(
             vm.name,
-            f"{vm.name} has no target: set computeEngineTargetDefaults with a targetProject",
+            f"{vm.name} has no target: set computeEngineTargetDefaults, or computeEngineDisksTargetDefaults, with a targetProject",
             reason="NO_TARGET_DEFAULTS",
         )
     if project is None:
-        raise no_target_project(vm.name, defaults["targetProject"])
+        raise no_target_project(vm.name, named)
     if project.target not in runtime.targets:
         raise FailedPrecondition(
             project.name,

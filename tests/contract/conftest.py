@@ -29,6 +29,7 @@ from contract.stages import (
     NEVER_THROTTLED,
     NO_CONTENT,
     NO_TOMBSTONES,
+    UNIQUE_NAMES,
     Conformance,
     qemu_stage,
     simulated_stage,
@@ -246,15 +247,17 @@ def _on(kit: type[Kit], stage: Callable[[Kit], Stage]) -> Callable[[Path], conte
 # One entry per target, with the checks that do not apply to it (sets of them: stages.py). For one with a server or a stand-in: a context of its own in stages.py that starts it, yields a
 # Stage with what the stand-in can script as Hands, and ends it; then one entry here.
 STAGES: Mapping[str, Conformance] = {
-    "simulated": Conformance(_on(SimulatedKit, simulated_stage), NO_CONTENT | ADAPTS | DISKS_ONLY | ANY_MACHINE),
+    "simulated": Conformance(
+        _on(SimulatedKit, simulated_stage), NO_CONTENT | ADAPTS | DISKS_ONLY | ANY_MACHINE | UNIQUE_NAMES
+    ),
     "simulated-boots-from-image": Conformance(
-        _on(BootsFromImageKit, simulated_stage), NO_CONTENT | ADAPTS | BOOT_IMAGES_ONLY | ANY_MACHINE
+        _on(BootsFromImageKit, simulated_stage), NO_CONTENT | ADAPTS | BOOT_IMAGES_ONLY | ANY_MACHINE | UNIQUE_NAMES
     ),
     "compute_engine": Conformance(
-        cloud_stages.compute_engine, NO_TOMBSTONES | NEVER_HALF_MADE | ADAPTS | DISKS_ONLY | ANY_MACHINE
+        cloud_stages.compute_engine, NO_TOMBSTONES | NEVER_HALF_MADE | ADAPTS | DISKS_ONLY | ANY_MACHINE | UNIQUE_NAMES
     ),
     "ec2": Conformance(cloud_stages.ec2, NO_TOMBSTONES | BOOT_IMAGES_ONLY),
-    "qemu": Conformance(_on(QemuKit, qemu_stage), ADAPTS | DISKS_ONLY | NEVER_SLOW | NEVER_THROTTLED),
+    "qemu": Conformance(_on(QemuKit, qemu_stage), ADAPTS | DISKS_ONLY | NEVER_SLOW | NEVER_THROTTLED | UNIQUE_NAMES),
 }
 
 
@@ -270,6 +273,7 @@ IN_SHORT = frozenset(
         "delete_until_it_is_gone",
         "delete_with_another_uid_is_refused",
         "nothing_is_made_for_a_buried_job",
+        "of_two_jobs_under_one_name_each_finds_its_own",
         "the_inventory_shows_every_kind",
         "the_users_labels_do_not_replace_ours",
         "throttling_is_over_when_it_is_over",

@@ -78,7 +78,19 @@ def adaptation_hint(job: Json, progress: Json) -> str:
 def _what(job: Json, progress: Json) -> str:
     if job["state"] in TERMINAL and job["state"] != "SUCCEEDED":
         return str((job.get("error") or {}).get("message", ""))
-    instance = job.get("computeEngineTargetDetails", {}).get("vmName")
+    made = what_was_made(job)
     boot = boot_of(progress).get("verdict")
     where = f" ({progress['target']})" if progress.get("target") else ""
-    return ", ".join(part for part in (instance and f"instance {instance}{where}", boot and f"boot {boot}") if part)
+    return ", ".join(part for part in (made and f"{made}{where}", boot and f"boot {boot}") if part)
+
+
+def what_was_made(job: Json) -> str:
+    """``instance web-1``, or ``disks data, logs`` of a job whose target is disks alone; "" if that is not known yet."""
+    disks = job.get("computeEngineDisksTargetDetails")
+    instance = job.get("computeEngineTargetDetails", {}).get("vmName")
+    if disks is not None:
+        instance = disks.get("vmTargetDetails", {}).get("vmUri", "").rpartition("/")[2]
+    if instance:
+        return f"instance {instance}"
+    names = [disk.get("diskUri", "").rpartition("/")[2] for disk in (disks or {}).get("disks", [])]
+    return f"disk{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""

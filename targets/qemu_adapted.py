@@ -44,7 +44,7 @@ class AdaptedImages:
             adapted, made = kept.adapted, {"made_at": _text(kept.made_at), "reused": True}
         else:
             self._tools.lay_over(temporary, base, spec.snapshot.format)
-            adapted = self._adapt(temporary, spec, deadline)
+            adapted = self._adapt(temporary, spec, source, deadline)
             if adapted.report.method == NO_METHOD:  # nothing was written; what could not be done today may be tomorrow
                 return adapted.report.as_json()
             temporary.chmod(_READ_ONLY)
@@ -53,22 +53,32 @@ class AdaptedImages:
             fsync_folder(folder)
             made = {"made_at": _text(self._kept.keep(spec, folder, adapted)), "reused": False}
         self._tools.lay_over(temporary, ADAPTED_FILE, "qcow2")
-        return {**self._personalise(temporary, spec, adapted, deadline).as_json(), **made}
+        return {**self._personalise(temporary, spec, source, adapted, deadline).as_json(), **made}
 
     @staticmethod
     def release(folder: Path) -> None:
         """Remove what a killed ``make`` left outside of the folder."""
         release(_workplaces(folder), folder.name)
 
-    def _adapt(self, image: Path, spec: AdaptedImageSpec, deadline: Deadline) -> Adapted:
-        if self._policy is not Policy.SKIP and guest.is_config_sector(self._tools.read_first_sectors(image)[1]):
+    def _adapt(self, image: Path, spec: AdaptedImageSpec, source: Path, deadline: Deadline) -> Adapted:
+        if self._policy is not Policy.SKIP and guest.is_config_sector(self._second_sector(image, spec, source)):
             return adapt_tiny(spec, self._policy)
         return adapt(image, self._request(image.parent, spec, deadline))
 
-    def _personalise(self, image: Path, spec: AdaptedImageSpec, adapted: Adapted, deadline: Deadline) -> Report:
+    def _personalise(
+        self, image: Path, spec: AdaptedImageSpec, source: Path, adapted: Adapted, deadline: Deadline
+    ) -> Report:
         if adapted.report.method == TINY:
-            return personalise_tiny(self._tools, image, spec, adapted)
+            config = self._second_sector(image, spec, source)
+            return personalise_tiny(self._tools, image, config, spec, adapted)
         return personalise(image, self._request(image.parent, spec, deadline), adapted)
+
+    def _second_sector(self, image: Path, spec: AdaptedImageSpec, source: Path) -> bytes:
+        """As the snapshot has it, and an overlay to which nobody has written it."""
+        if spec.snapshot.format != "raw":
+            return self._tools.read_first_sectors(image)[1]
+        with source.open("rb") as file:  # a program less
+            return file.read(2 * guest.SECTOR_BYTES)[guest.SECTOR_BYTES :]
 
     def _request(self, folder: Path, spec: AdaptedImageSpec, deadline: Deadline) -> Request:
         return Request(spec.hostname, _workplaces(folder), folder.name, deadline.left_s(), self._policy, spec.modifiers)

@@ -28,12 +28,11 @@ def adapt_tiny(spec: AdaptedImageSpec, policy: Policy) -> Adapted:
     return Adapted(Report(str(policy), METHOD, "clonejob guest", "the config sector of a clonejob guest", actions))
 
 
-def personalise_tiny(tools: DiskTools, image: Path, spec: AdaptedImageSpec, adapted: Adapted) -> Report:
-    """Write the host name into the config sector of ``image``, a qcow2 of ours. Raises: AdaptationError."""
+def personalise_tiny(tools: DiskTools, image: Path, config: bytes, spec: AdaptedImageSpec, adapted: Adapted) -> Report:
+    """Write the host name into ``config``, the config sector of ``image``, a qcow2 of ours. Raises: AdaptationError."""
     [hostname] = PER_CLONE
     outcome, reason = Outcome.SKIPPED, _OFF
     if spec.modifiers.get(hostname.id) != OFF:
-        config = tools.read_first_sectors(image)[1]
         outcome, reason = Outcome.APPLIED, _write(tools, image, config, spec.hostname)
     action = Action(hostname.id, hostname.version, outcome, reason)
     return replace(adapted.report, actions=in_order((*adapted.report.actions, action)))

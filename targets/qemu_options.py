@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from targets.adaptation.policy import Policy
 from targets.base import Target
-from targets.qemu_network import Network
-from targets.registry import Place, TargetOptions
+from targets.qemu_network import Network, bridge_findings
+from targets.qemu_user import user_findings
+from targets.registry import Finding, Place, TargetOptions
 
 
 class QemuOptions(TargetOptions):
@@ -52,3 +54,8 @@ class QemuOptions(TargetOptions):
             place.root, place.snapshots, name=place.name, machines=machines, clone_mode=self.clone_mode,
             call_timeout_s=place.call_timeout_s, os_adaptation=self.os_adaptation,
         )  # fmt: skip
+
+    def findings(self) -> Iterator[Finding]:
+        """A user or a bridge that this machine does not have."""
+        yield from user_findings(self.run_as)
+        yield from bridge_findings(self.networks)

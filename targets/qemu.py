@@ -140,6 +140,11 @@ class QemuTarget:
         with storage_errors_translated():
             self._tombstones.bury(job_id)
 
+    def remove_tombstone(self, job_id: str) -> None:
+        """See ``targets.conformance.stage.TombstoneKeeper``."""
+        with storage_errors_translated():
+            self._tombstones.remove_of_kit(job_id)
+
     def inventory(self) -> list[Observed]:
         """See ``Target.inventory``."""
         with storage_errors_translated():

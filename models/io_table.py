@@ -125,6 +125,7 @@ POINTS = (
     Point(89, "catalog.stored_cycles", "catalog", _USER),
     Point(90, "catalog.mark_pruned", "catalog", _USER),
     Point(91, "catalog.forget_pruned", "catalog", _USER),
+    Point(92, "store.note_deleted_by_user", "catalog", _USER),
 )
 
 _ROW = re.compile(r"^\| (\d+) \| `([a-z_.]+)`", re.MULTILINE)

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from instance_lab import Lab
 from packages import install
 from target_types import TYPES
 
@@ -119,3 +120,11 @@ def configured(clonejob, tmp_path, monkeypatch):
     targets = {name: {"type": name} for name in (*names, "simulated")}
     monkeypatch.setenv("CLONEJOB_TARGETS", json.dumps(targets))
     return tmp_path / "data" / "targets"
+
+
+@pytest.fixture
+def lab(clonejob, tmp_path):
+    """In ``./data``, where commands look; ``clonejob`` has emptied the environment."""
+    made = Lab(tmp_path / "data")
+    yield made
+    made.runtime.store.engine.dispose()

@@ -9,9 +9,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from conftest import missing
 from packages import install
 
-from conftest import missing
 from targets.conformance import CHECKS
 from targets.guest import build_disk
 from targets.simulated import SimulatedTarget

@@ -141,7 +141,7 @@ class QemuTarget:
             self._tombstones.bury(job_id)
 
     def remove_tombstone(self, job_id: str) -> None:
-        """See ``targets.conformance.stage.TombstoneKeeper``."""
+        """See the conformance kit's ``TombstoneKeeper``."""
         with storage_errors_translated():
             self._tombstones.remove_of_kit(job_id)
 

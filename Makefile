@@ -58,7 +58,7 @@ conformance: $(VENV)/.dev ## run every check of the conformance kit on every tar
 	@CLONEJOB_CONFORMANCE=all $(BIN)/python -m pytest -n 2 tests/contract/test_target.py $(ARGS)
 
 .PHONY: faults
-faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu SAMPLE=n ONLY=kill SEED=n LANES=n
+faults: $(VENV)/.dev ## break every numbered I/O point in every way: DATABASE=postgresql TARGET=qemu|compute-engine|ec2 SAMPLE=n ONLY=kill SEED=n LANES=n
 	@[ "$(TARGET)" != qemu ] || $(MAKE) --no-print-directory qemu
 	@$(BIN)/python tests/guarantee/matrix.py $(if $(DATABASE),--database='$(DATABASE)') $(if $(TARGET),--target='$(TARGET)') \
 		$(if $(SAMPLE),--sample='$(SAMPLE)') $(if $(ONLY),--only='$(ONLY)') $(if $(SEED),--seed='$(SEED)') $(if $(LANES),--lanes='$(LANES)')
@@ -128,7 +128,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-QEMU_PACKAGES := qemu-system-x86 qemu-utils
+QEMU_PACKAGES := qemu-system-x86 qemu-utils ovmf
 APT := apt-get -o DPkg::Lock::Timeout=120 -qq
 .PHONY: qemu
 qemu: ## install QEMU from the distribution's packages, if it is missing
@@ -143,15 +143,15 @@ qemu: ## install QEMU from the distribution's packages, if it is missing
 	$$install >/dev/null 2>&1 || { $$as $(APT) update >/dev/null && $$install >/dev/null; } || { \
 		echo "error: QEMU could not be installed; try: apt-get install --no-install-recommends $(QEMU_PACKAGES)" >&2; exit 1; }
 
-GUEST_PACKAGES := qemu-system-x86 qemu-utils e2fsprogs fuse3 grub-common grub-pc-bin busybox-static
+GUEST_PACKAGES := qemu-system-x86 qemu-utils ovmf e2fsprogs fuse3 grub-common grub-pc-bin busybox-static
 GUEST_CACHE := .cache/linux-guest
 GUEST_KERNEL := linux-image-cloud-amd64
 .PHONY: linux-guest-tools
-linux-guest-tools: ## install what the tests' Linux guest is built of (Debian's packages; its kernel goes to .cache)
+linux-guest-tools: ## install what the tests' Linux guest is built of, and UEFI firmware (Debian's packages; its kernel goes to .cache)
 	@missing() { \
 		for p in qemu-storage-daemon debugfs e2fsck mke2fs busybox grub-mkimage fusermount3; do \
 			PATH="/usr/sbin:/sbin:$$PATH" command -v $$p >/dev/null || return 0; done; \
-		[ ! -f /usr/lib/grub/i386-pc/boot.img ]; }; \
+		[ ! -f /usr/lib/grub/i386-pc/boot.img ] || [ ! -f /usr/share/OVMF/OVMF_CODE_4M.fd ]; }; \
 	command -v apt-get >/dev/null || { \
 		echo "error: the tests' Linux guest is built of Debian's packages, and there is no apt-get here" >&2; exit 1; }; \
 	if [ "$$(id -u)" = 0 ]; then as=; else as="sudo -n"; fi; \

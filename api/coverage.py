@@ -37,6 +37,7 @@ _DECISIONS = """
 | DeleteTargetProject | FAILED_PRECONDITION while a VM's target defaults name it, with one such VM | AIP-135 |
 | states of a MigratingVm | see states.md; a call that finds its work done succeeds and changes nothing; in another state it is FAILED_PRECONDITION and says what is allowed | AIP-216; the contract publishes no graph |
 | who starts a migration? | StartMigration, or the first upload of a cycle | uploading is our addition; an uploader should not need two calls |
+| `compute_engine_disks_target_details` of a CloneJob | the disks once all of them are made, and the VM's URI once that is made; nothing of a job that did not or will not succeed. `disks` of the defaults choose which disks are made, none: all; OS adaptation is never planned | the contract: details of *created* disks; the message has neither licence nor modifiers |
 | PauseMigration | no cycle can begin, the one that runs is PAUSED and keeps its disks; ResumeMigration goes on with it | the contract cancels running tasks and preserves source data |
 | `total_pause_duration` of a ReplicationCycle | how long it was PAUSED by PauseMigration, with the pause that goes on | the contract says no more than its name |
 | FinalizeMigration | from ACTIVE or PAUSED, with no clone job running and no cycle open; snapshots that no kept clone depends on are removed | the contract allows it after cut-over only, which is not covered |

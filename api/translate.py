@@ -23,8 +23,9 @@ from models.catalog import JobRecord, Sync
 from models.cycles import paused_for
 from models.expiry import expire_time, extendable
 from models.operations import FORGOTTEN
-from models.states import VM_METHODS, CycleState
+from models.states import VM_METHODS, CycleState, JobState, StepKind
 from models.store import utc_now
+from models.target_defaults import DISKS_TARGET
 
 CloneJob = v1.CloneJob.pb()
 MigratingVm = v1.MigratingVm.pb()
@@ -35,6 +36,7 @@ Source = v1.Source.pb()
 TargetProject = v1.TargetProject.pb()
 
 TargetDetails = v1.ComputeEngineTargetDetails.pb()
+_REMOVED = (JobState.CANCELLING, JobState.CANCELLED, JobState.FAILED)
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NO_SYNC = Sync()
@@ -62,7 +64,7 @@ def clone_job(row: schema.CloneJob | JobRecord) -> Message:
         state_time=_time(row.state_time),
         create_time=_time(row.create_time),
         end_time=_time(row.end_time),
-        compute_engine_target_details=arguments(TargetDetails, row.target_details),
+        **_target_details(row),
         error=_migration_error(row.error, row.verdict_time or row.state_time) if row.error else None,
         steps=[
             {str(step.kind): {}, "start_time": _time(step.start_time), "end_time": _time(step.end_time)}
@@ -71,6 +73,23 @@ def clone_job(row: schema.CloneJob | JobRecord) -> Message:
         ],
     )
     return message
+
+
+def _target_details(row: schema.CloneJob | JobRecord) -> dict[str, Any]:
+    """The field of the oneof ``target_vm_details``. Of a disks target it has what was created (public proto): what the steps
+    that have ended made, and nothing of a job that did not, or will not, succeed."""
+    disks = row.target_details.get(DISKS_TARGET)
+    if disks is None:
+        return {"compute_engine_target_details": arguments(TargetDetails, row.target_details)}
+    ended = set() if row.error or row.state in _REMOVED else {step.kind for step in row.steps if step.end_time}
+    shown: dict[str, Any] = {"disks_target_details": {}}
+    if disks["vmUri"] is not None:
+        uri = {"vm_uri": disks["vmUri"]} if StepKind.INSTANTIATING_MIGRATED_VM in ended else {}
+        shown = {"vm_target_details": uri}
+    if StepKind.PREPARING_VM_DISKS in ended:
+        shown["disks"] = [{"source_disk_number": each["sourceDiskNumber"], "disk_uri": each["diskUri"]}
+                          for each in disks["disks"]]  # fmt: skip
+    return {"compute_engine_disks_target_details": shown}
 
 
 def source(row: schema.Source) -> Message:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import aliased
 from models.prepared import Prepared, Row
 from models.schema import Base, MigratingVm, ReplicationCycle, Snapshot, TargetProject
 from models.states import CycleState
+from models.target_defaults import target_project
 
 T = TypeVar("T", bound=Base)
 
@@ -31,7 +32,6 @@ def _columns(cls: type[Base]) -> list[Any]:
 
 _VM, _CYCLE, _PROJECT, _SNAPSHOT = (_columns(each) for each in (MigratingVm, ReplicationCycle, TargetProject, Snapshot))
 _ALL = [*_VM, *_CYCLE, *_PROJECT, *_SNAPSHOT]
-_TARGET_PROJECT = MigratingVm.body[("computeEngineTargetDefaults", "targetProject")].as_string()
 _other = aliased(ReplicationCycle)
 _LAST = (
     sa.select(sa.func.max(_other.cycle_number))
@@ -45,7 +45,7 @@ OF_VM = Prepared(
     .outerjoin(
         ReplicationCycle, sa.and_(ReplicationCycle.parent == MigratingVm.name, ReplicationCycle.cycle_number == _LAST)
     )
-    .outerjoin(TargetProject, TargetProject.name == _TARGET_PROJECT)
+    .outerjoin(TargetProject, TargetProject.name == target_project())
     .outerjoin(Snapshot, Snapshot.cycle == ReplicationCycle.name)
     .where(MigratingVm.name == sa.bindparam("vm", type_=sa.String()))
     .order_by(Snapshot.disk_number)

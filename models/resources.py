@@ -14,6 +14,7 @@ from models.io_points import io_point
 from models.operations import NewOperation
 from models.schema import MigratingVm, Operation, Source, TargetProject
 from models.store.graveyard import alive
+from models.target_defaults import target_project, target_project_of
 
 Settable = Source | TargetProject | MigratingVm
 S = TypeVar("S", Source, TargetProject, MigratingVm)
@@ -94,7 +95,7 @@ class ResourceWrites(CatalogBase):
             project = session.get(TargetProject, name, with_for_update=True)
             if project is None:
                 return None
-            used = MigratingVm.body[("computeEngineTargetDefaults", "targetProject")].as_string() == name
+            used = target_project() == name
             # Of its own project first, because that one may be named to whoever asks.
             own = MigratingVm.name.startswith(f"{name.partition('/locations/')[0]}/", autoescape=True)
             vms = sa.select(MigratingVm.name).where(used, alive(MigratingVm.name))
@@ -120,8 +121,7 @@ class ResourceWrites(CatalogBase):
 
 def _target_project(row: Settable) -> str:
     """The name of the target project in a VM's target defaults, if there is one."""
-    defaults = row.body.get("computeEngineTargetDefaults") if isinstance(row, MigratingVm) else None
-    return str((defaults or {}).get("targetProject", ""))
+    return target_project_of(row.body) if isinstance(row, MigratingVm) else ""
 
 
 def _hold_target(session: Session, name: str) -> None:

@@ -187,7 +187,7 @@ class CloneJob(Base):
     # Fixed at creation.
     cycle: Mapped[str] = mapped_column(sa.ForeignKey("replication_cycles.name"))  # the pin
     target: Mapped[str]  # name of the configured target
-    target_details: Mapped[dict[str, Any]]  # contract JSON of ComputeEngineTargetDetails
+    target_details: Mapped[dict[str, Any]]  # contract JSON of ComputeEngineTargetDetails, or models/target_defaults.py
 
     # Who may write.
     epoch: Mapped[int]

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 LABEL_JOB_ID = "clonejob-id"
 LABEL_EPOCH = "clonejob-epoch"
+BOOT_DISK_NUMBER = -1  # of a boot disk that is none of the source's: it is made from an image of its own
 _TOKEN_NAMESPACE = uuid.UUID("6f0a1f0e-8b3c-5c3e-9d65-1b6f5c4b1c1e")
 
 
@@ -106,7 +107,8 @@ class AdaptedImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """One disk of the clone, made from its snapshot, or from the adapted image when there is one.
+    """One disk of the clone, made from its snapshot, or from the adapted image when there is one. ``disk_number`` is the
+    source's, or BOOT_DISK_NUMBER.
 
     A disk must not need the adapted image once it is READY: the image is scaffold and goes before success.
     """
@@ -140,7 +142,8 @@ class InstanceSpec:
 
     ``boot_image`` is the name of a READY boot image instead, for a target with ``boots_from_image``: ``disks`` is empty
     then, and the instance's disks come and go with it. ``details`` is the job's ComputeEngineTargetDetails whole, as
-    protobuf JSON.
+    protobuf JSON; for a VM that disks are attached to also ``deviceNames``, by disk, and ``bootsFromImage``, whether its
+    boot disk was made from an image of its own.
     """
 
     ref: ResourceRef
@@ -152,6 +155,19 @@ class InstanceSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     boot_image: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class HasUris(Protocol):
+    """A target whose provider has names of its own for what is made, such as ``projects/P/zones/Z/disks/D``."""
+
+    def uri(self, ref: ResourceRef) -> str:
+        """The provider's name of it, whether it exists or not."""
+
+
+def uri_of(target: Target, ref: ResourceRef) -> str:
+    """What names a resource to others than this service."""
+    return target.uri(ref) if isinstance(target, HasUris) else f"{target.name}/{ref.kind}s/{ref.name}"
 
 
 ResourceSpec = AdaptedImageSpec | DiskSpec | BootImageSpec | InstanceSpec
@@ -234,14 +250,19 @@ class Target(Protocol):
         AdaptationError. After any error nothing may exist that ``find`` does not show.
         """
 
-    def find(self, ref: ResourceRef) -> Observed | None:
-        """What exists under that name, whoever owns it; None only if nothing of it is left, half-made parts included."""
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
+        """What exists under that name: what is ``job_id``'s own, if there is any, and else what anybody has there, so that
+        a name that is taken is seen to be. None only if nothing of it is left, half-made parts included.
+
+        The job matters only where a provider's names are not unique (EC2): two jobs that take one name at the same
+        moment then each see their own. What cannot be the clone for that reason is FAILED, and ``detail`` says so.
+        """
 
     def delete(self, ref: ResourceRef, *, job_id: str, uid: str) -> None:
         """Start deleting exactly the resource that was observed: a no-op if it is gone.
 
         Raises: ConflictError if what stands there now has another uid or another job id.
-        Gone is only what ``find`` no longer shows.
+        Gone is only what ``find`` no longer shows of this job.
         """
 
     def bury(self, job_id: str) -> None:

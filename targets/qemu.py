@@ -6,9 +6,11 @@ No call holds anything in the process, and a virtual machine outlives the worker
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,9 @@ from targets.base import (
     Status,
 )
 from targets.errors import ConflictError, RefusedError, TargetError, UnsupportedError
+from targets.kept_adaptations import KeptAdaptations
 from targets.local_files import Tombstones, check_job_id, storage_errors_translated
+from targets.qemu_adapted import AdaptedImages
 from targets.qemu_boot import BOOTED_PATTERN
 from targets.qemu_copies import FULL
 from targets.qemu_disks import DiskMaker, disk_file
@@ -40,8 +44,8 @@ from targets.snapshot_links import check_linkable, drop_base
 from targets.snapshot_store import FileSnapshotStore
 
 # Shares of call_timeout_s, so that no call takes longer.
-# A create waits for its lock, then runs four tools, or one and adapts, or QEMU.
-_LOCK_SHARE, _TOOL_SHARE, _ADAPT_SHARE, _STOP_SHARE, _SCREEN_SHARE = 0.3, 0.15, 0.5, 0.1, 0.3
+# A create waits for its lock, then runs five tools, or three and adapts and waits for another lock, or QEMU.
+_LOCK_SHARE, _TOOL_SHARE, _ADAPT_SHARE, _KEEP_SHARE, _STOP_SHARE, _SCREEN_SHARE = 0.25, 0.1, 0.4, 0.05, 0.1, 0.3
 
 
 class QemuTarget:
@@ -79,8 +83,11 @@ class QemuTarget:
         options = replace(machines or MachineOptions(), binary=qemu_binary)
         self._machines = Machines(self.root, self._folders, self._root_id, options, call_timeout_s=call_timeout_s)
         self._tombstones = Tombstones(self.root / "tombstones", durable=True)
+        self.remove_tombstone = self._tombstones.remove_of_kit  # for the conformance kit
         tools = DiskTools(qemu_img, qemu_io, timeout_s=call_timeout_s * _TOOL_SHARE)
-        self._disks = DiskMaker(tools, snapshots, os_adaptation, adapt_timeout_s=call_timeout_s * _ADAPT_SHARE)
+        self._kept = KeptAdaptations(self.root, snapshots, os_adaptation, lock_timeout_s=call_timeout_s * _KEEP_SHARE)
+        self._adapted = AdaptedImages(tools, self._kept, os_adaptation, timeout_s=call_timeout_s * _ADAPT_SHARE)
+        self._disks = DiskMaker(tools, snapshots)
 
     def check(self, specs: Sequence[ResourceSpec]) -> None:
         """Programs are installed, snapshots are there and sound, machine types are known. See ``Target.check``."""
@@ -120,7 +127,7 @@ class QemuTarget:
         status = Status.READY if meta.state == READY else Status.CREATING
         return Observed(spec.ref, meta.uid, status, meta.labels, report=meta.report)
 
-    def find(self, ref: ResourceRef) -> Observed | None:
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
         """See ``Target.find``. A machine that runs without its folder is found by its process."""
         with storage_errors_translated():
             return self._find(ref)
@@ -140,17 +147,11 @@ class QemuTarget:
         with storage_errors_translated():
             self._tombstones.bury(job_id)
 
-    def remove_tombstone(self, job_id: str) -> None:
-        """See the conformance kit's ``TombstoneKeeper``."""
-        with storage_errors_translated():
-            self._tombstones.remove_of_kit(job_id)
-
     def inventory(self) -> list[Observed]:
         """See ``Target.inventory``."""
         with storage_errors_translated():
             found = [seen for ref in self._folders.refs() if (seen := self.find(ref)) is not None]
-        known = {seen.uid for seen in found}
-        lone = [seen for seen in self._machines.orphans() if seen.uid not in known]
+        lone = [seen for seen in self._machines.orphans() if seen.uid not in {each.uid for each in found}]
         return [seen for seen in (*found, *lone) if seen.job_id is not None]
 
     def held_snapshots(self) -> set[str]:
@@ -172,6 +173,16 @@ class QemuTarget:
                 flatten_offline(disk, self._programs[1], progress)
             drop_base(disk.parent)
             return needed
+
+    def kept_adaptation(self, spec: AdaptedImageSpec) -> dt.datetime | None:
+        """See ``AdaptationKeeper``."""
+        with storage_errors_translated():
+            return kept.made_at if (kept := self._kept.find(spec)) else None
+
+    def drop_adaptations(self, snapshots: AbstractSet[str], *, dry_run: bool) -> int:
+        """See ``AdaptationKeeper``."""
+        with storage_errors_translated():
+            return self._kept.drop(snapshots, dry_run=dry_run)
 
     def boot_report(self, ref: ResourceRef) -> BootReport:
         """See ``Target.boot_report``. ``boot_seconds`` runs from QEMU's start to the guest's last output."""
@@ -258,7 +269,7 @@ class QemuTarget:
     def _make_disk(self, spec: AdaptedImageSpec | DiskSpec) -> Json | None:
         folder = self._folders.path(spec.ref)
         if isinstance(spec, AdaptedImageSpec):
-            return self._disks.make_adapted(folder, spec)
+            return self._disks.make_adapted(folder, spec, self._adapted)
         if spec.adapted_image is None:
             self._disks.make_overlay(folder, spec.snapshot)
         else:
@@ -281,7 +292,7 @@ class QemuTarget:
             self._machines.stop(ref, uid)
         elif ref.kind is ResourceKind.DISK:
             qemu_copies.stop(self._folders.path(ref), uid, timeout_s=self.call_timeout_s * _STOP_SHARE)
-        self._disks.release(self._folders.path(ref))
+        self._adapted.release(self._folders.path(ref))
         self._folders.remove(ref)
 
 

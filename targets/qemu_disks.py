@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from targets import guest, qemu_copies
-from targets.adaptation import Policy, Report, Request, adapt, check_modifiers
-from targets.adaptation.export import release
-from targets.adaptation.tiny import adapt_tiny
+from targets import qemu_copies
+from targets.adaptation import check_modifiers
 from targets.base import AdaptedImageSpec, DiskSpec, Snapshot
 from targets.errors import SourceGoneError, UnsupportedError
 from targets.images import ImageError, inspect_image
 from targets.local_files import fsync_folder
+from targets.qemu_adapted import AdaptedImages
 from targets.qemu_folders import DISK_FILE, RAW_DISK_FILE, disk_file
 from targets.qemu_tools import DiskTools, sparse_copy, sync_file
-from targets.snapshot_links import base_of, link_base
+from targets.snapshot_links import share_base
 from targets.snapshot_store import FileSnapshotStore, SnapshotStoreError
 
 __all__ = ["DISK_FILE", "DiskMaker", "disk_file"]
@@ -26,18 +25,9 @@ _TEMPORARY = f"{DISK_FILE}.tmp"
 class DiskMaker:
     """Makes the file of a disk or an adapted image in the resource's folder: whole under its name, or not at all."""
 
-    def __init__(
-        self,
-        tools: DiskTools,
-        snapshots: FileSnapshotStore,
-        os_adaptation: Policy = Policy.REQUIRED,
-        *,
-        adapt_timeout_s: float = 15.0,
-    ) -> None:
+    def __init__(self, tools: DiskTools, snapshots: FileSnapshotStore) -> None:
         self._tools = tools
         self._snapshots = snapshots
-        self._policy = os_adaptation
-        self._adapt_timeout_s = adapt_timeout_s
 
     def source(self, snapshot: Snapshot) -> Path:
         """The pinned snapshot's file, checked again: it is hostile input each time.
@@ -73,37 +63,20 @@ class DiskMaker:
         self._tools.create_overlay(temporary, self.source(snapshot), snapshot.format)
         self._publish(temporary)
 
-    def make_adapted(self, folder: Path, spec: AdaptedImageSpec) -> Mapping[str, Any]:
+    def make_adapted(self, folder: Path, spec: AdaptedImageSpec, adapted: AdaptedImages) -> Mapping[str, Any]:
         """An overlay whose guest is adapted, published only once it is; returns the report.
 
         Raises: AdaptationError if the policy asks for more than could be done.
         """
         temporary = folder / _TEMPORARY
-        self._tools.create_overlay(temporary, self.source(spec.snapshot), spec.snapshot.format)
-        report = self._adapt(temporary, spec)
+        report = adapted.make(temporary, self.source(spec.snapshot), spec)
         self._publish(temporary)
-        return report.as_json()
-
-    def release(self, folder: Path) -> None:
-        """Remove what a killed ``make_adapted`` left outside of the folder."""
-        release(_workplaces(folder), folder.name)
-
-    def _adapt(self, image: Path, spec: AdaptedImageSpec) -> Report:
-        if self._policy is not Policy.SKIP:
-            sectors = self._tools.read_first_sectors(image)
-            if guest.is_config_sector(sectors[1]):
-                return adapt_tiny(self._tools, image, sectors[1], spec, self._policy)
-        folder = image.parent
-        request = Request(
-            spec.hostname, _workplaces(folder), folder.name, self._adapt_timeout_s, self._policy, spec.modifiers
-        )
-        return adapt(image, request)
+        return report
 
     def copy_adapted(self, folder: Path, image_folder: Path) -> None:
-        """A disk that has the adapted image's content and does not need it: each holds the same snapshot by itself."""
+        """A disk that has the adapted image's content and does not need it: each holds what both lie on by itself."""
         temporary = folder / _TEMPORARY
-        if (base := base_of(image_folder)) is not None:
-            link_base(base, folder, base.suffix.removeprefix("."))
+        share_base(image_folder, folder)
         sparse_copy(image_folder / DISK_FILE, temporary)
         self._publish(temporary)
 
@@ -126,8 +99,3 @@ class DiskMaker:
         sync_file(temporary)
         temporary.rename(temporary.with_name(DISK_FILE))
         fsync_folder(temporary.parent)
-
-
-def _workplaces(folder: Path) -> Path:
-    """Where adaptations mount and keep work files: beside the resources, whose folders must be removable at any time."""
-    return folder.parents[1] / "adaptations"

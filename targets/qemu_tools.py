@@ -62,7 +62,10 @@ class DiskTools:
 
         It names ``base.<format>`` in its own folder, a hard link to ``backing``, which it so holds for as long as it is.
         """
-        base = link_base(backing, overlay.parent, backing_format)
+        self.lay_over(overlay, link_base(backing, overlay.parent, backing_format), backing_format)
+
+    def lay_over(self, overlay: Path, base: str, backing_format: str) -> None:
+        """The same over a file that stands beside it."""
         create = [self._qemu_img, "create", "-q", "-f", "qcow2", "-F", backing_format, "-b", base, overlay.name]
         self._run(create, overlay.parent)
 

@@ -100,7 +100,7 @@ class SimulatedTarget:
                 return self._start(spec.ref, entry)
             return self._make(spec, fault)
 
-    def find(self, ref: ResourceRef) -> Observed | None:
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
         """See ``Target.find``."""
         with self._call("find", ref), self._store.settled(ref):
             entry = self._store.load(ref)

@@ -15,6 +15,7 @@ from targets.errors import RefusedError, SourceGoneError, UnsupportedError
 from targets.local_files import fsync_folder
 
 _STEM = "base"
+ADAPTED_FILE = "adapted.qcow2"  # between the snapshot and the disk: what is adapted for every clone of it
 _ADVICE = "keep the snapshots and this target on one file system (one mount), or set the target's clone_mode to full"
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
@@ -24,7 +25,11 @@ def link_base(source: Path, folder: Path, image_format: str) -> str:
 
     Raises: UnsupportedError, RefusedError, SourceGoneError; OSError for what else the file system says.
     """
-    name = f"{_STEM}.{image_format}"
+    return link_as(source, folder, f"{_STEM}.{image_format}")
+
+
+def link_as(source: Path, folder: Path, name: str) -> str:
+    """The same under a name of its own."""
     (folder / name).unlink(missing_ok=True)
     try:
         os.link(source, folder / name, follow_symlinks=False)
@@ -49,11 +54,17 @@ def link_base(source: Path, folder: Path, image_format: str) -> str:
 
 def base_of(folder: Path) -> Path | None:
     """The link to the snapshot in a disk's folder; None for one that needs none, or was made before there were links."""
-    return next(_links(folder), None)
+    return next(folder.glob(f"{_STEM}.*"), None)
+
+
+def share_base(holder: Path, folder: Path) -> None:
+    """Make what the disk in the folder ``holder`` lies on the base of the one in ``folder`` as well."""
+    for link in _links(holder):
+        link_as(link, folder, link.name)
 
 
 def drop_base(folder: Path) -> None:
-    """Let the snapshot go: the disk in the folder must not need it any more."""
+    """Let go what the disk in the folder lay on; it must not need it any more."""
     for link in _links(folder):
         link.unlink()
     fsync_folder(folder)
@@ -74,7 +85,9 @@ def check_linkable(source: Path, root: Path) -> None:
 
 
 def _links(folder: Path) -> Iterator[Path]:
-    return folder.glob(f"{_STEM}.*")
+    yield from folder.glob(f"{_STEM}.*")
+    if (folder / ADAPTED_FILE).exists():
+        yield folder / ADAPTED_FILE
 
 
 def _mount(path: Path) -> tuple[int, str]:

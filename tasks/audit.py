@@ -205,7 +205,7 @@ class _Look:
     def _look_for_sighted(self, calls: TargetCalls, shown: _Shown) -> None:
         for key, sighting in self._sightings.items():
             if (key.kind, key.name) not in shown:
-                seen = calls.find_ref(_ref(key.kind, key.name))
+                seen = calls.find_ref(_ref(key.kind, key.name), sighting.job_id)
                 if seen is not None and (seen.uid, seen.job_id) == (key.uid, sighting.job_id):
                     self._bad.append(f"the inventory does not show {key.kind} {key.name}, which exists")
 
@@ -216,7 +216,7 @@ class _Look:
         absent.sort(key=lambda row: row.created_time or started, reverse=True)
         gone += absent[_MOST_LOOKS:]
         for row in absent[:_MOST_LOOKS]:
-            seen = calls.find_ref(_ref(row.kind, row.name))
+            seen = calls.find_ref(_ref(row.kind, row.name), row.job_id)
             if seen is not None and seen.job_id == row.job_id:
                 self._bad.append(f"the inventory does not show {row.kind} {row.name}, which exists")
                 continue
@@ -245,14 +245,14 @@ class _Look:
                 if (row[1], row[2]) not in shown]  # fmt: skip
         jobs = self._orphans.jobs(job_id for job_id, _, _ in rows) if rows else {}
         for job_id, kind, name in rows:
-            seen = calls.find_ref(_ref(kind, name))
+            seen = calls.find_ref(_ref(kind, name), job_id)
             if seen is not None:
                 self._strangers.append((seen, Why.NO_LABEL, jobs[job_id].name if job_id in jobs else None))
 
 
 def _still_stands(calls: TargetCalls, each: Observed) -> bool:
     """An inventory is old by the time that the ledger is read: a clean-up may have deleted the thing in between."""
-    seen = calls.find_ref(each.ref)
+    seen = calls.find_ref(each.ref, each.job_id)
     return seen is not None and (seen.uid, seen.job_id) == (each.uid, each.job_id)
 
 

@@ -17,6 +17,7 @@ from models.schema import CloneJob, LedgerRow
 from targets.base import BootReport, BootVerdict
 from targets.errors import PermanentError, TargetError, TransientError
 from tasks.boot_pattern import PatternError, is_seen
+from tasks.disks_plan import details_of
 from tasks.evidence import SCREEN_LIMIT_BYTES, EvidenceTakenError
 from tasks.runtime import BootPolicy
 from tasks.work import NotYetError, Work
@@ -61,7 +62,7 @@ class Found:
 
 def policy_of(policy: BootPolicy, job: CloneJob) -> BootPolicy:
     """The target's policy as this job has it: metadata of the VM may switch the gate on or off."""
-    said = (job.target_details.get("metadata") or {}).get(REQUIRE_BOOT_KEY)
+    said = (details_of(job).get("metadata") or {}).get(REQUIRE_BOOT_KEY)
     if said is None:
         return policy
     # Whatever is no clear no is a yes: a word that is misspelt must not open the gate.

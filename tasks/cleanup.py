@@ -148,7 +148,7 @@ def remove_orphan(runtime: Runtime, orphans: OrphanStore, target: str, orphan: O
     if job is None:
         return OrphanEnd.LEFT
     calls.bury(job.id)
-    seen = calls.find_ref(orphan.ref)
+    seen = calls.find_ref(orphan.ref, job.id)
     if seen is None:
         orphans.mark_gone(key)
         return OrphanEnd.GONE
@@ -158,7 +158,7 @@ def remove_orphan(runtime: Runtime, orphans: OrphanStore, target: str, orphan: O
         if not orphans.mark_deleting(key, counted):
             return OrphanEnd.LEFT  # another auditor has seen it gone meanwhile: the proof begins anew
         calls.delete(seen.ref, job_id=job.id, uid=seen.uid)
-        if calls.find_ref(orphan.ref) is None:
+        if calls.find_ref(orphan.ref, job.id) is None:
             orphans.mark_gone(key)
             return OrphanEnd.GONE
     return OrphanEnd.GOING

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -19,7 +20,7 @@ from models.schema import CloneJob, LedgerRow
 from models.states import LedgerState, Role, StepKind
 from models.store import Lease, Settled, StaleWrite
 from targets.base import Status
-from targets.errors import ConflictError, PermanentError, RefusedError, TransientError
+from targets.errors import AdaptationError, ConflictError, PermanentError, RefusedError, TransientError
 from tasks import settle
 from tasks.boot import NotBootedError, watch_boot
 from tasks.cleanup import StillThereError, remove_scaffolds
@@ -73,7 +74,10 @@ def run_step(runtime: Runtime, job_id: str, epoch: int, position: int) -> Outcom
         return _guarded_end(runtime, lease, partial(_retry, runtime, job, position, lease, str(error)))
     except PermanentError as error:
         action = error.action if isinstance(error, NotBootedError) else ""
-        return _guarded_end(runtime, lease, partial(_fail, runtime, job, position, lease, str(error), action))
+        adaptation = isinstance(error, AdaptationError)  # also where a kept result was to be reused
+        return _guarded_end(
+            runtime, lease, partial(_fail, runtime, job, position, lease, str(error), action, adaptation=adaptation)
+        )
     except DBAPIError:
         # The database did not answer: nothing can be written now. The lease runs out and the reconciler repeats the step.
         logger.exception("job %s: the database failed in step %s", job_id, position)
@@ -131,9 +135,16 @@ def _make(work: Work, row: LedgerRow) -> str:
     if row.state is not LedgerState.CREATED or row.uid != seen.uid:
         store.mark_created(lease, row.position, seen.uid)
     if seen.report is not None:
-        store.note_progress(lease, work.position, percent=100, detail=f"{row.kind} {row.name} is adapted",
+        store.note_progress(lease, work.position, percent=100, detail=_adapted(work.job, row, seen.report),
                             adaptation=seen.report)  # fmt: skip
     return seen.uid
+
+
+def _adapted(job: CloneJob, row: LedgerRow, report: Mapping[str, Any]) -> str:
+    if not report.get("reused"):
+        return f"{row.kind} {row.name} is adapted"
+    cycle = job.cycle.rpartition("/")[2]
+    return f"adapted result of {cycle} from {report['made_at']} reused for {row.kind} {row.name}"
 
 
 def _prepare_success(work: Work) -> None:
@@ -146,6 +157,8 @@ def _prepare_success(work: Work) -> None:
         seen = work.calls.find(row)
         # An instance may have powered itself off by now, as test clones do; it exists all the same.
         ours = seen is not None and seen.job_id == work.job.id and seen.uid == row.uid
+        if ours and seen is not None and seen.status is Status.FAILED:
+            raise RefusedError(f"{row.kind} {row.name} cannot be used: {seen.detail or 'no reason given'}")
         if not ours or seen is None or seen.status not in (Status.READY, Status.STOPPED):
             raise RefusedError(f"{row.kind} {row.name} did not stay as it was created; somebody deleted or replaced it")
 
@@ -185,8 +198,10 @@ def _again(runtime: Runtime, lease: Lease, pause_s: float, failed: str | None = 
     return Outcome(Result.AGAIN, pause_s=pause_s) if comes_back else Outcome(Result.DROPPED)
 
 
-def _fail(runtime: Runtime, job: CloneJob, position: int, lease: Lease, error: str, action: str = "") -> Outcome:
+def _fail(runtime: Runtime, job: CloneJob, position: int, lease: Lease, error: str, action: str = "",
+          *, adaptation: bool = False) -> Outcome:  # fmt: skip
     kind = job.steps[position].kind if position < len(job.steps) else None
+    kind = StepKind.ADAPTING_OS if adaptation else kind
     if settle.fail(runtime, job.id, lease.epoch, settle.error_of(error, kind, action), lease) is Settled.LOST:
         return _hand_back(runtime, lease)  # a cancel was first
     return Outcome(Result.FAILED, error=error)

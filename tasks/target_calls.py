@@ -5,9 +5,12 @@ Only ``tasks/cleanup.py`` calls ``delete`` and ``bury``; a test holds that.
 
 from __future__ import annotations
 
+import datetime as dt
+
 from models import io_points
 from models.schema import CloneJob, LedgerRow
-from targets.base import BootReport, Observed, ResourceKind, ResourceRef, Target
+from targets.adaptation_keeper import AdaptationKeeper
+from targets.base import AdaptedImageSpec, BootReport, Observed, ResourceKind, ResourceRef, Target
 from targets.errors import TransientError
 from tasks.plan import ref_of, spec_of
 from tasks.runtime import Runtime
@@ -16,6 +19,7 @@ for _kind in ResourceKind:
     for _call in ("create", "find", "delete"):
         io_points.register(f"target.{_call}.{_kind}")
 io_points.register("target.check.job")
+io_points.register("target.kept.adapted_image")
 io_points.register("target.boot_report.instance")
 io_points.register("target.screenshot.instance")
 io_points.register("target.bury.job")
@@ -37,17 +41,24 @@ class TargetCalls:
         """Ask whether the plan can work there."""
         io_points.call("target.check.job", self._target.check, [spec_of(job, row) for row in job.ledger])
 
+    def kept_adaptation(self, job: CloneJob) -> dt.datetime | None:
+        """When the target made the adapted result that it keeps for the job's boot disk; None if it keeps none."""
+        spec = next((spec_of(job, row) for row in job.ledger if row.kind == ResourceKind.ADAPTED_IMAGE), None)
+        if not isinstance(spec, AdaptedImageSpec) or not isinstance(self._target, AdaptationKeeper):
+            return None
+        return io_points.call("target.kept.adapted_image", self._target.kept_adaptation, spec)
+
     def create(self, job: CloneJob, row: LedgerRow) -> Observed:
         """Get or create the row's resource."""
         return io_points.call(f"target.create.{row.kind}", self._target.create, spec_of(job, row))
 
     def find(self, row: LedgerRow) -> Observed | None:
         """What stands under the row's name now."""
-        return self.find_ref(ref_of(row))
+        return self.find_ref(ref_of(row), row.job_id)
 
-    def find_ref(self, ref: ResourceRef) -> Observed | None:
-        """What stands under a name that may be in no ledger."""
-        return io_points.call(f"target.find.{ref.kind}", self._target.find, ref)
+    def find_ref(self, ref: ResourceRef, job_id: str | None) -> Observed | None:
+        """What stands under a name that may be in no ledger: that job's own before anybody else's."""
+        return io_points.call(f"target.find.{ref.kind}", self._target.find, ref, job_id)
 
     def inventory(self) -> list[Observed]:
         """Everything that exists there with a label of ours."""

@@ -16,7 +16,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from targets.adaptation import programs
+from targets.adaptation import Report, Request, adapt, personalise, programs
 
 CACHE = Path(__file__).parents[1] / ".cache" / "linux-guest"
 TOOLS = (
@@ -137,6 +137,11 @@ def build(target: Path, *, probe_port: int | None = None, **files: str) -> Path:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
+
+
+def adapt_whole(image: Path, request: Request) -> Report:
+    """What a first clone's guest goes through, both parts."""
+    return personalise(image, request, adapt(image, request))
 
 
 def break_bootloader(disk: Path) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from models.filters.fields import Field, Fields, Kind, json_fields
 from models.schema import Base, CloneJob, MigratingVm, Operation, ReplicationCycle, Source, TargetProject
+from models.target_defaults import DISKS_TARGET
 
 _T, _N, _B, _TIME, _MESSAGE, _MAP = Kind.TEXT, Kind.NUMBER, Kind.BOOL, Kind.TIME, Kind.MESSAGE, Kind.MAP
 _TEXTS = {"kind": Kind.LIST}
@@ -69,7 +70,11 @@ _TARGET: dict[str, Any] = {
     "disk_replica_zones": _TEXTS,
     "storage_pool": _T,
 }  # fmt: skip
-_DEFAULTS = "compute_engine_target_defaults"
+_DEFAULTS, _DISKS = "compute_engine_target_defaults", "compute_engine_disks_target_defaults"
+# One field of the two is set (oneof target_vm_details). As text: SQLite makes a JSON null of what is missing.
+_WITHOUT_DISKS_TARGET = sa.case(
+    (CloneJob.target_details[(DISKS_TARGET,)].as_string().is_(None), CloneJob.target_details)
+)
 
 
 def _column(kind: Kind, column: Any, **more: Any) -> Field:
@@ -99,7 +104,8 @@ def _clone_job() -> Fields:
         "end_time": _column(_TIME, job.end_time, optional=True),
         # Every failed job's error is UNKNOWN: the cause is in its MigrationError.
         **_error(job.error, sa.case((job.error.is_not(None), _UNKNOWN)), searched=True),
-        "compute_engine_target_details": _column(_MESSAGE, job.target_details),
+        "compute_engine_target_details": _column(_MESSAGE, _WITHOUT_DISKS_TARGET, optional=True),
+        "compute_engine_disks_target_details": _column(_MESSAGE, job.target_details, keys=(DISKS_TARGET,)),
         **json_fields(job.target_details, "compute_engine_target_details.", {**_TARGET, "project": _T}),
     }, "create_time", _id(job, "cloneJobs"))  # fmt: skip
 
@@ -122,6 +128,13 @@ def _migrating_vm() -> Fields:
             "policy.skip_os_adaptation": _B,
             _DEFAULTS: _MESSAGE,
             **{f"{_DEFAULTS}.{path}": what for path, what in {**_TARGET, "target_project": _T}.items()},
+            _DISKS: _MESSAGE,
+            f"{_DISKS}.target_project": _T,
+            f"{_DISKS}.zone": _T,
+            f"{_DISKS}.disks_target_defaults": _MESSAGE,
+            f"{_DISKS}.vm_target_defaults": _MESSAGE,
+            f"{_DISKS}.vm_target_defaults.vm_name": {"kind": _T, "searched": True},
+            f"{_DISKS}.vm_target_defaults.machine_type": _T,
         }),
     }, "create_time", _id(vm, "migratingVms"))  # fmt: skip
 

@@ -65,8 +65,8 @@ class StepWrites(StoreBase):
         self, lease: Lease, position: int, *, percent: int, detail: str, boot: Mapping[str, Any] | None = None,
         adaptation: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """What an operator may see of the step; ``boot`` is what the guest showed, ``adaptation`` what was done to it.
-        Renews the lease.
+        """What an operator may see of the step; ``boot`` is what the guest showed, ``adaptation`` what was done to it:
+        that an earlier job's result was reused is an event. Renews the lease.
 
         With a verdict on the boot, what it says about the pinned snapshots is recorded by the same transaction.
         """
@@ -74,7 +74,10 @@ class StepWrites(StoreBase):
             if boot is not None and boot["verdict"] != "WAITING":
                 session.merge(self._proof(job.id, boot))
             found = {"boot": dict(boot)} if boot is not None else {}
-            found |= {"adaptation": dict(adaptation)} if adaptation is not None else {}
+            if adaptation is not None:
+                found["adaptation"] = dict(adaptation)
+                if adaptation.get("reused") and "adaptation" not in job.steps[position].progress:
+                    self._event(session, job, "adaptation_reused", detail)
             job.steps[position].progress = {
                 **job.steps[position].progress,
                 "percent": percent,

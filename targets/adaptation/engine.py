@@ -1,25 +1,29 @@
-"""Inspect, plan, apply, verify: adapt the guest in an overlay of ours, and report what was done and what was not."""
+"""Inspect, plan, apply, verify: adapt the guest in an overlay of ours, and report what was done and what was not.
+
+``adapt`` does what is the same for every clone of the snapshot, ``personalise`` what is this clone's own.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from targets.adaptation import programs
 from targets.adaptation.export import workplace
 from targets.adaptation.files import Change, GuestFileError, GuestFiles, Remove, Symlink, Write, lookup
 from targets.adaptation.guest_view import Facts, Guest
-from targets.adaptation.inspect import UnknownGuest, inspect_disk, open_guest, read_system
+from targets.adaptation.inspect import UnknownGuest, inspect_disk, open_guest, open_root, read_system
 from targets.adaptation.policy import OFF, Policy
 from targets.adaptation.programs import Deadline
 from targets.adaptation.recipe import Recipe, Skip, Unsupported
-from targets.adaptation.recipes import MARKER, RECIPES
+from targets.adaptation.recipes import MARKER, PER_CLONE, RECIPES, SHARED
 from targets.adaptation.report import Action, Outcome, Report, printable
 from targets.errors import AdaptationError, RefusedError
 
-METHOD = "fuse-export+debugfs"
+METHOD, NO_METHOD = "fuse-export+debugfs", "none"
+_MARKER_ID = "marker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +38,59 @@ class Request:
     modifiers: Mapping[str, str] = field(default_factory=dict)
 
 
-def adapt(image: Path, request: Request) -> Report:
-    """Adapt the guest on ``image``, a qcow2 overlay of ours that nobody else uses.
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What ``adapt`` did. ``root_bytes``: where on the disk the guest's root begins; None if it has none to write to."""
+
+    report: Report
+    root_bytes: int | None = None
+
+
+def adapt(image: Path, request: Request) -> Adapted:
+    """Do to the guest on ``image``, a qcow2 overlay of ours that nobody else uses, what does not differ between clones.
 
     Raises: AdaptationError if policy "required" refuses what was found; TransientError.
     """
     if request.policy is Policy.SKIP:
-        return Report(str(request.policy), "none")
+        return Adapted(Report(str(request.policy), NO_METHOD))
     if gone := programs.missing():
-        report = _refused(request, f"a disk that cannot be looked into, for {gone}")
+        adapted = _refused(request, f"a disk that cannot be looked into, for {gone}")
     else:
         deadline = Deadline(request.timeout_s)
         try:
             with workplace(request.place, request.name) as place:
-                report = _adapt(image, request, place, deadline)
+                adapted = _adapt(image, request, place, deadline)
         except (UnknownGuest, GuestFileError, RefusedError) as error:
-            report = _refused(request, str(error))
+            adapted = _refused(request, str(error))
+    check_policy(adapted.report)
+    return adapted
+
+
+def personalise(image: Path, request: Request, adapted: Adapted) -> Report:
+    """Write what is this clone's own into ``image``, an overlay on the adapted one; the report of both.
+
+    Raises: AdaptationError; TransientError.
+    """
+    if adapted.root_bytes is None:
+        return adapted.report
+    deadline = Deadline(request.timeout_s)
+    try:
+        with (
+            workplace(request.place, request.name) as place,
+            open_root(image, adapted.root_bytes, place, deadline) as files,
+        ):
+            actions = carry_out(files, Facts(request.hostname), request.modifiers, PER_CLONE, adapted.report.actions)
+    except (GuestFileError, RefusedError) as error:
+        raise AdaptationError(f"The guest could not be given its name: {printable(str(error))}.") from error
+    report = replace(adapted.report, actions=in_order(actions))
     check_policy(report)
     return report
+
+
+def in_order(actions: Sequence[Action]) -> tuple[Action, ...]:
+    """As the recipes stand in their list, the marker last."""
+    order = {recipe.id: number for number, recipe in enumerate(RECIPES)}
+    return tuple(sorted(actions, key=lambda action: order.get(action.recipe, len(order))))
 
 
 def check_policy(report: Report) -> None:
@@ -66,26 +105,29 @@ def check_policy(report: Report) -> None:
         )
 
 
-def _refused(request: Request, found: str) -> Report:
+def _refused(request: Request, found: str) -> Adapted:
     action = Action("inspect", 1, Outcome.UNSUPPORTED, f"found {found}", boot_needs=True)
-    return Report(str(request.policy), "none", found=found, actions=(action,))
+    return Adapted(Report(str(request.policy), NO_METHOD, found=found, actions=(action,)))
 
 
-def _adapt(image: Path, request: Request, place: Path, deadline: Deadline) -> Report:
+def _adapt(image: Path, request: Request, place: Path, deadline: Deadline) -> Adapted:
     inspected = inspect_disk(image, place, deadline)
-    with open_guest(image, inspected, place, deadline) as (files, root):
-        facts = Facts(request.hostname, inspected.uuids, read_system(files))
-        actions = carry_out(files, facts, request.modifiers)
+    with open_guest(image, inspected, place, deadline) as (files, root, root_bytes):
+        facts = Facts("", inspected.uuids, read_system(files))
+        actions = carry_out(files, facts, request.modifiers, SHARED)
     system = facts.system.get("PRETTY_NAME", "Linux")
     found = f"{inspected.found}; root on partition {root}"
-    return Report(str(request.policy), METHOD, system, found, tuple(actions))
+    return Adapted(Report(str(request.policy), METHOD, system, found, tuple(actions)), root_bytes)
 
 
-def carry_out(files: GuestFiles, facts: Facts, modifiers: Mapping[str, str]) -> list[Action]:
-    """Plan all recipes, write what they planned, read it back, then write the marker."""
+def carry_out(
+    files: GuestFiles, facts: Facts, modifiers: Mapping[str, str], recipes: Sequence[Recipe] = RECIPES,
+    before: Sequence[Action] = (),
+) -> list[Action]:  # fmt: skip
+    """Plan the recipes, write what they planned, read it back, then write the marker: of these and those ``before``."""
     planned: dict[str, Change] = {}
     drafts: list[tuple[Recipe, Outcome, str, list[Change]]] = []
-    for recipe in RECIPES:
+    for recipe in recipes:
         if modifiers.get(recipe.id) == OFF:
             drafts.append((recipe, Outcome.SKIPPED, "switched off by an adaptation modifier", []))
             continue
@@ -98,7 +140,7 @@ def carry_out(files: GuestFiles, facts: Facts, modifiers: Mapping[str, str]) -> 
         files.apply(list(planned.values()))
     except GuestFileError as error:  # whatever the policy: it may be half written
         raise AdaptationError(f"The guest could not be written: {printable(str(error))}.") from error
-    actions = []
+    actions = [action for action in before if action.recipe != _MARKER_ID]
     for recipe, outcome, reason, changes in drafts:
         wrong = [change.path for change in changes if not _is_done(files, planned[change.path])]
         if wrong:
@@ -150,8 +192,10 @@ def _mark(files: GuestFiles, actions: list[Action]) -> Action:
     change = Write(MARKER, f"{text}\n".encode())
     entry = lookup(files, MARKER)
     if entry is not None and entry.kind != "file":
-        return Action("marker", 1, Outcome.UNSUPPORTED, f"{MARKER} is there and is no regular file")
+        return Action(_MARKER_ID, 1, Outcome.UNSUPPORTED, f"{MARKER} is there and is no regular file")
     files.apply([change])
     if not _is_done(files, change):
-        return Action("marker", 1, Outcome.FAILED, f"{MARKER} is not as written when it was read back", boot_needs=True)
-    return Action("marker", 1, Outcome.APPLIED, f"{MARKER} holds the recipes and their versions")
+        return Action(
+            _MARKER_ID, 1, Outcome.FAILED, f"{MARKER} is not as written when it was read back", boot_needs=True
+        )
+    return Action(_MARKER_ID, 1, Outcome.APPLIED, f"{MARKER} holds the recipes and their versions")

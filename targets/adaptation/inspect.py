@@ -80,8 +80,10 @@ def _found(table: PartitionTable, seen: Sequence[tuple[Partition, FileSystem]]) 
 
 
 @contextmanager
-def open_guest(image: Path, inspected: Inspected, place: Path, deadline: Deadline) -> Iterator[tuple[GuestFiles, int]]:
-    """The guest's files and the number of its root's partition, once they are known to be sound.
+def open_guest(
+    image: Path, inspected: Inspected, place: Path, deadline: Deadline
+) -> Iterator[tuple[GuestFiles, int, int]]:
+    """The guest's files, the number of its root's partition and its first byte, once they are known to be sound.
 
     /boot in a file system of its own is shown in its place. Raises: UnknownGuest, TransientError, RefusedError.
     """
@@ -96,7 +98,15 @@ def open_guest(image: Path, inspected: Inspected, place: Path, deadline: Deadlin
         root = next((number for number, files in opened.items() if _release(files) is not None), None)
         if root is None:
             raise UnknownGuest(f"{inspected.found}, and in none of them a Linux that says who it is (/etc/os-release)")
-        yield _with_boot(opened, root, inspected), root
+        starts = {partition.number: partition.start_bytes for partition, _ in inspected.candidates}
+        yield _with_boot(opened, root, inspected), root, starts[root]
+
+
+@contextmanager
+def open_root(image: Path, start_bytes: int, place: Path, deadline: Deadline) -> Iterator[GuestFiles]:
+    """The files of a guest that was found sound, and written, before. Raises: TransientError, RefusedError."""
+    with exported(image, place, deadline, writable=True) as disk:
+        yield DebugfsFiles(disk, start_bytes, place / "work", deadline)
 
 
 def read_system(files: GuestFiles) -> dict[str, str]:

@@ -22,6 +22,7 @@ class Recipe:
 
     ``plan`` looks at the guest, plans changes, and returns what they do, in words. It raises Skip or Unsupported.
     ``version`` grows whenever the recipe would leave another guest behind. ``boot_needs``: see ``report.Action``.
+    ``per_clone``: no two clones get the same, so it is no part of the result that is kept.
     """
 
     id: str
@@ -30,3 +31,4 @@ class Recipe:
     applies_to: str
     plan: Callable[[Guest], str]
     boot_needs: bool = False
+    per_clone: bool = False

@@ -8,7 +8,8 @@ from targets.adaptation.recipes_identity import hostname, machine_id, selinux_re
 from targets.adaptation.recipes_network import network_dhcp, stale_mac_rules
 
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("hostname", 1, "The clone's host name, and its line in /etc/hosts.", "/etc/hostname, /etc/hosts", hostname),
+    Recipe("hostname", 1, "The clone's host name, and its line in /etc/hosts.", "/etc/hostname, /etc/hosts", hostname,
+           per_clone=True),
     Recipe("machine-id", 1, "Emptied, so that the clone makes its own at its first boot.", "/etc/machine-id, /var/lib/dbus/machine-id", machine_id),
     Recipe("network-dhcp", 1, "Static addresses become DHCP; ties to the source's network card go.",
            "ifupdown, netplan, systemd-networkd, NetworkManager, ifcfg files", network_dhcp),
@@ -26,4 +27,6 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("selinux-relabel", 1, "Files that were written get their labels at the first boot.", "/etc/selinux/config", selinux_relabel),
 )  # fmt: skip
 
+SHARED = tuple(recipe for recipe in RECIPES if not recipe.per_clone)  # the result is kept for the next clone
+PER_CLONE = tuple(recipe for recipe in RECIPES if recipe.per_clone)
 MARKER = "/etc/clonejob-adapted"  # written last: recipes and their versions, as JSON

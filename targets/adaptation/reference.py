@@ -12,9 +12,10 @@ _BEGIN, _END = "<!-- recipes: generated -->\n", "<!-- end of recipes -->\n"
 
 def table() -> str:
     """The recipes as a Markdown table, in the order in which they are carried out."""
-    lines = ["| id | version | what it does | applies to | the boot needs it |", "|---|---|---|---|---|"]
+    lines = ["| id | version | what it does | applies to | the boot needs it | kept |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| `{each.id}` | {each.version} | {each.summary} | {each.applies_to} | {'yes' if each.boot_needs else ''} |"
+        f"| `{each.id}` | {each.version} | {each.summary} | {each.applies_to} | {'yes' if each.boot_needs else ''} | "
+        f"{'no' if each.per_clone else 'yes'} |"
         for each in RECIPES
     ]
     return "\n".join([*lines, ""])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,12 @@ class Report:
         ]
         head = {"policy": self.policy, "method": self.method}
         return {**head, "os": printable(self.system), "found": printable(self.found), "actions": actions}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Report:
+        """A stored report again; which actions the boot needs is not stored. Raises: KeyError, ValueError, TypeError."""
+        actions = (Action(a["id"], a["version"], Outcome(a["outcome"]), a["reason"]) for a in stored["actions"])
+        return cls(stored["policy"], stored["method"], stored["os"], stored["found"], tuple(actions))
 
 
 def printable(text: str) -> str:

@@ -1,32 +1,42 @@
-"""Our own guest: its config sector is all there is to adapt."""
+"""Our own guest: the host name in its config sector is all there is to adapt, and is the clone's own."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from targets import guest
+from targets.adaptation.engine import Adapted, in_order
 from targets.adaptation.policy import OFF, Policy
-from targets.adaptation.recipes import RECIPES
+from targets.adaptation.recipes import PER_CLONE, SHARED
 from targets.adaptation.report import Action, Outcome, Report
 from targets.base import AdaptedImageSpec
 from targets.errors import AdaptationError
 from targets.qemu_tools import DiskTools
 
 METHOD = "config-sector"
-_HOSTNAME = "hostname"
+_OFF = "switched off by an adaptation modifier"
 
 
-def adapt_tiny(tools: DiskTools, image: Path, config: bytes, spec: AdaptedImageSpec, policy: Policy) -> Report:
+def adapt_tiny(spec: AdaptedImageSpec, policy: Policy) -> Adapted:
+    """What does not differ between clones: nothing."""
+    actions = tuple(
+        Action(each.id, each.version, Outcome.SKIPPED,
+               _OFF if spec.modifiers.get(each.id) == OFF else "this guest has none of it", each.boot_needs)
+        for each in SHARED
+    )  # fmt: skip
+    return Adapted(Report(str(policy), METHOD, "clonejob guest", "the config sector of a clonejob guest", actions))
+
+
+def personalise_tiny(tools: DiskTools, image: Path, spec: AdaptedImageSpec, adapted: Adapted) -> Report:
     """Write the host name into the config sector of ``image``, a qcow2 of ours. Raises: AdaptationError."""
-    actions = []
-    for recipe in RECIPES:
-        outcome, reason = Outcome.SKIPPED, "this guest has none of it"
-        if spec.modifiers.get(recipe.id) == OFF:
-            reason = "switched off by an adaptation modifier"
-        elif recipe.id == _HOSTNAME:
-            outcome, reason = Outcome.APPLIED, _write(tools, image, config, spec.hostname)
-        actions.append(Action(recipe.id, recipe.version, outcome, reason, recipe.boot_needs))
-    return Report(str(policy), METHOD, "clonejob guest", "the config sector of a clonejob guest", tuple(actions))
+    [hostname] = PER_CLONE
+    outcome, reason = Outcome.SKIPPED, _OFF
+    if spec.modifiers.get(hostname.id) != OFF:
+        config = tools.read_first_sectors(image)[1]
+        outcome, reason = Outcome.APPLIED, _write(tools, image, config, spec.hostname)
+    action = Action(hostname.id, hostname.version, outcome, reason)
+    return replace(adapted.report, actions=in_order((*adapted.report.actions, action)))
 
 
 def _write(tools: DiskTools, image: Path, config: bytes, hostname: str) -> str:

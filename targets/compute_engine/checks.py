@@ -80,7 +80,8 @@ def _check_details(details: Mapping[str, Any], options: ComputeEngineOptions) ->
     for replica in (each.rpartition("/")[2] for each in details.get("diskReplicaZones", ())):
         if replica.rpartition("-")[0] != options.region:
             raise UnsupportedError(f"Replica zone {replica} is not in {options.region}, where this target makes disks")
-    if details.get("secureBoot") and not is_efi(details):
+    # Whether an image boots by UEFI is for its own features to say; Compute Engine looks at them.
+    if details.get("secureBoot") and not is_efi(details) and not details.get("bootsFromImage"):
         raise UnsupportedError("secure_boot needs boot_option EFI: BIOS guests have none")
     if details.get("bootConversion") == "BIOS_TO_EFI":
         raise UnsupportedError(

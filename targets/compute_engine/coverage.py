@@ -1,6 +1,7 @@
-"""What becomes of each field of ComputeEngineTargetDetails: the table in docs/compute_engine.md is made from here.
+"""What becomes of each field of ComputeEngineTargetDetails and of ComputeEngineDisksTargetDefaults: the tables in
+docs/compute_engine.md are made from here.
 
-A test goes through the contract's own message and fails for a field that has no line.
+A test goes through the contract's own messages and fails for a field that has no line.
 """
 
 from __future__ import annotations
@@ -57,6 +58,62 @@ FIELDS: dict[str, str] = {
     "storagePool": "`storagePool` of each disk",
 }
 
+# The same for a VM with compute_engine_disks_target_defaults.
+_VM = "vmTargetDefaults"
+DISKS_FIELDS: dict[str, str] = {
+    "zone": "must be the target's option `zone`, or empty, as above",
+    "disksTargetDefaults": "the disks are the clone: the job has no instance, and ends with them",
+    _VM: "a new VM that the disks are attached to",
+    f"{_VM}.vmName": "`name` of the instance; required",
+    f"{_VM}.machineTypeSeries": "must be the series of the machine type",
+    f"{_VM}.machineType": "`machineType` of the instance; required",
+    f"{_VM}.networkTags": "`tags.items` of the instance",
+    f"{_VM}.networkInterfaces": "`networkInterfaces` of the instance, field by field as above",
+    f"{_VM}.serviceAccount": "`serviceAccounts`, as above",
+    f"{_VM}.computeScheduling": "`scheduling` of the instance, field by field as above",
+    f"{_VM}.secureBoot": "`shieldedInstanceConfig.enableSecureBoot`; refused where the VM boots from a disk of the source, for "
+    "nothing says that it is EFI",
+    f"{_VM}.enableVtpm": "`shieldedInstanceConfig.enableVtpm`",
+    f"{_VM}.enableIntegrityMonitoring": "`shieldedInstanceConfig.enableIntegrityMonitoring`",
+    f"{_VM}.metadata": "`metadata.items` of the instance",
+    f"{_VM}.additionalLicenses": "`licenses` of the disk that the VM boots from",
+    f"{_VM}.hostname": "`hostname` of the instance, as above",
+    f"{_VM}.labels": "`labels` of the instance, besides clonejob-id and clonejob-epoch; disks have labels of their own",
+    f"{_VM}.bootDiskDefaults": "one more disk, made first and attached as the boot disk; without it the VM boots from disk 0 "
+    "of the source, which must be among `disks` then",
+    f"{_VM}.bootDiskDefaults.image": "what it is made from",
+    f"{_VM}.bootDiskDefaults.image.sourceImage": "`sourceImage` of the boot disk; required; a family is refused, because it "
+    "is not fixed",
+    f"{_VM}.bootDiskDefaults.diskName": "`name` of the boot disk; empty: one derived from the job",
+    f"{_VM}.bootDiskDefaults.diskType": "`type` of the boot disk; empty: pd-standard",
+    f"{_VM}.bootDiskDefaults.deviceName": "`deviceName` in the instance's `disks`",
+    f"{_VM}.bootDiskDefaults.encryption": "`diskEncryptionKey.kmsKeyName` of the boot disk",
+    f"{_VM}.encryption": "`instanceEncryptionKey.kmsKeyName` of the instance",
+    "targetProject": "the target that the disks are made on",
+    "disks": "the source's disks that are made; none: all of the replication cycle. One that it lacks is refused when a clone "
+    "is asked for",
+    "disks.sourceDiskNumber": "which of the cycle's disks it is made from; none twice",
+    "disks.diskName": "`name` of the disk; empty: one derived from the job",
+    "disks.diskType": "`type` of the disk; empty: pd-standard",
+    "disks.additionalLabels": "`labels` of the disk, besides clonejob-id and clonejob-epoch",
+    "disks.encryption": "`diskEncryptionKey.kmsKeyName` of the disk",
+    "disks.vmAttachmentDetails": "how the disk is attached; refused without `vmTargetDefaults`",
+    "disks.vmAttachmentDetails.deviceName": "`deviceName` in the instance's `disks`; empty: `disk-N` by its place",
+}
+
+_DISKS_INTRO = """
+## ComputeEngineDisksTargetDefaults
+
+A VM may have `compute_engine_disks_target_defaults` instead: its disks are made, alone or attached to a new VM, and no guest is
+adapted. They are products: after success nobody touches them, and a job that fails or is cancelled removes them. The job
+shows them in `compute_engine_disks_target_details` once they are made, such as `projects/P/zones/Z/disks/D`. The same goes
+for the targets `simulated` and `qemu`, without images of their own to boot from on `qemu`; `ec2` makes no disks apart from
+instances and refuses it with FAILED_PRECONDITION.
+
+| field | what becomes of it |
+|---|---|
+"""
+
 _INTRO = """\
 # Compute Engine
 
@@ -99,7 +156,11 @@ get, list, create and delete of disks, instances and images, get and list of ope
 
 def document() -> str:
     """The page."""
-    return _INTRO + "".join(f"| `{field}` | {text} |\n" for field, text in FIELDS.items())
+    return _INTRO + _rows(FIELDS) + _DISKS_INTRO + _rows(DISKS_FIELDS)
+
+
+def _rows(fields: dict[str, str]) -> str:
+    return "".join(f"| `{field}` | {text} |\n" for field, text in fields.items())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from targets.base import AdaptedImageSpec, DiskSpec, InstanceSpec
+from targets.base import BOOT_DISK_NUMBER, AdaptedImageSpec, DiskSpec, InstanceSpec
 from targets.compute_engine.options import ComputeEngineOptions
 from targets.compute_engine.references import source_of
 
@@ -51,7 +51,7 @@ def disk_body(spec: DiskSpec, options: ComputeEngineOptions) -> Json:
         source = {"sourceImage": f"projects/{options.project}/global/images/{spec.adapted_image}"}
     body: Json = {
         "name": spec.ref.name,
-        "description": f"Disk {spec.disk_number} of clone job {spec.owner.job_id}.",
+        "description": f"{_which(spec.disk_number)} of clone job {spec.owner.job_id}.",
         **source,
         "type": f"{place}/diskTypes/{type_name}",
         "labels": {**spec.labels, **spec.owner.labels()},
@@ -63,7 +63,7 @@ def disk_body(spec: DiskSpec, options: ComputeEngineOptions) -> Json:
         body["storagePool"] = pool
     if key := kms_key(details):
         body["diskEncryptionKey"] = {"kmsKeyName": key}
-    if spec.disk_number == 0:
+    if spec.disk_number in (0, BOOT_DISK_NUMBER):
         body |= _guest(details, options)
     return body
 
@@ -73,6 +73,7 @@ def instance_body(
 ) -> Json:
     """The clone. ``address_of`` looks a reserved address up by project, region and name."""
     details = spec.details
+    devices = details.get("deviceNames", {})
     place = f"regions/{options.region}" if is_regional(details) else f"zones/{options.zone}"
     body: Json = {
         "name": spec.ref.name,
@@ -82,7 +83,7 @@ def instance_body(
         "disks": [
             # The clone's disks have ledger rows of their own, so they never go with the instance unseen.
             {"source": f"projects/{options.project}/{place}/disks/{name}", "boot": at == 0, "autoDelete": False,
-             "deviceName": f"disk-{at}"}
+             "deviceName": devices.get(name, f"disk-{at}")}
             for at, name in enumerate(spec.disks)
         ],
         "networkInterfaces": _interfaces(details.get("networkInterfaces", ()), options, address_of),
@@ -99,9 +100,15 @@ def instance_body(
         body["scheduling"] = scheduling
     if shielded := _shielded(details):
         body["shieldedInstanceConfig"] = shielded
+    if details.get("deviceNames") is not None and (key := kms_key(details)):  # a VM has a key of its own there
+        body["instanceEncryptionKey"] = {"kmsKeyName": key}
     if options.virtual_display:
         body["displayDevice"] = {"enableDisplay": True}
     return body
+
+
+def _which(disk_number: int) -> str:
+    return "Boot disk" if disk_number == BOOT_DISK_NUMBER else f"Disk {disk_number}"
 
 
 def is_regional(details: Mapping[str, Any]) -> bool:

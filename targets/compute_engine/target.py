@@ -86,7 +86,7 @@ class ComputeEngineTarget:
                 raise TransientError(f"{spec.ref} exists, and does not: {error}") from error
             return self._adopt(calls, spec, seen)
 
-    def find(self, ref: ResourceRef) -> Observed | None:
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
         """See ``Target.find``."""
         check_name(ref.name)
         calls = self._begin()
@@ -127,6 +127,12 @@ class ComputeEngineTarget:
                     for each in calls.labelled(collection, LABEL_JOB_ID)
                 ]
         return found
+
+    def uri(self, ref: ResourceRef) -> str:
+        """See ``targets.base.HasUris``."""
+        collection, _ = _PLACES[ref.kind][0]
+        place = "global" if collection.scope == "global" else f"zones/{self._options.zone}"
+        return f"projects/{self._options.project}/{place}/{collection.name}/{ref.name}"
 
     def boot_report(self, ref: ResourceRef) -> BootReport:
         """See ``Target.boot_report``. The serial port tells no times, so ``boot_seconds`` is None."""

@@ -156,15 +156,15 @@ class Bench:
         """Create, and look until it is READY."""
         seen: Observed | None = (by or self.target).create(spec)
         if seen is not None and seen.status is Status.CREATING:
-            seen = self.until(lambda: self.find(spec.ref), lambda each: each is None or each.status != Status.CREATING,
+            seen = self.until(lambda: self.find(spec.ref, spec.owner.job_id), lambda each: each is None or each.status != Status.CREATING,
                               f"{spec.ref} is still CREATING")  # fmt: skip
         if seen is None or seen.status is not Status.READY:
             raise CheckFailedError(f"{spec.ref} was created and is not READY: {shown(seen)}")
         return seen
 
-    def find(self, ref: ResourceRef) -> Observed | None:
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
         """What this connection sees."""
-        return self.target.find(ref)
+        return self.target.find(ref, job_id)
 
     def must_find(self, ref: ResourceRef) -> Observed:
         """What exists. Raises: CheckFailedError."""
@@ -181,13 +181,26 @@ class Bench:
         """What clean-up does. Raises: CheckFailedError."""
 
         def look() -> Observed | None:
-            seen = self.find(ref)
+            seen = self.find(ref, job_id)
             if seen is not None and seen.status is not Status.DELETING:
                 self.target.delete(ref, job_id=job_id, uid=seen.uid)
-                seen = self.find(ref)
+                seen = self.find(ref, job_id)
             return seen
 
         self.until(look, lambda seen: seen is None, f"{ref} was deleted and is not gone")
+
+    def delete_until_its_own_is_gone(self, ref: ResourceRef, job_id: str) -> None:
+        """What clean-up does where others have the name too. Raises: CheckFailedError."""
+
+        def look() -> Observed | None:
+            seen = self.find(ref, job_id)
+            if seen is None or seen.job_id != job_id:
+                return None
+            if seen.status is not Status.DELETING:
+                self.target.delete(ref, job_id=job_id, uid=seen.uid)
+            return seen
+
+        self.until(look, lambda seen: seen is None, f"{ref} of job {job_id} was deleted and is not gone")
 
     def mine(self, *job_ids: str, target: Target | None = None) -> list[Observed]:
         """What the inventory shows of these jobs."""

@@ -89,6 +89,40 @@ def another_jobs_resource_is_not_taken_over(bench: Bench, spec: ResourceSpec) ->
 
 
 @check_each
+def a_name_that_another_job_has_is_found_taken(bench: Bench, spec: ResourceSpec) -> None:
+    """Whoever asks for a name on behalf of a job sees what another job has there, as that job's.
+
+    Source: R9, Target.find.
+    """
+    made = bench.make(spec)
+    for job_id in (spec.owner.job_id, bench.job()):
+        expect_same(made, bench.connect().find(spec.ref, job_id), f"found for job {job_id}")
+
+
+@check_each
+def of_two_jobs_under_one_name_each_finds_its_own(bench: Bench, spec: ResourceSpec) -> None:
+    """Where two jobs have taken one name at the same moment, each finds and deletes its own, and not both can be clones.
+
+    Source: R3, R9, Target.find.
+    """
+    made_at_once = need(bench.hands.made_at_once, "made_at_once")
+    other = bench.spec(spec.ref.kind, name=spec.ref.name)
+    jobs = [each.owner.job_id for each in (spec, other)]
+    for job_id in jobs:
+        bench.notes.intend(spec.ref, job_id)
+    made_at_once(spec, other)
+    seen = [bench.connect().find(spec.ref, job_id) for job_id in jobs]
+    found = [each.job_id if each else None for each in seen]
+    expect(found == jobs, f"{spec.ref} was made for the jobs {jobs}, and they find what is of {found}")
+    ready = [each.job_id for each in seen if each is not None and each.status is Status.READY]
+    expect(len(ready) <= 1, f"{spec.ref} is READY for both jobs")
+    bench.delete_until_its_own_is_gone(spec.ref, jobs[0])
+    left = bench.connect().find(spec.ref, jobs[1])
+    if seen[1] is not None:
+        expect_same(seen[1], left, "after the end of the other job's")
+
+
+@check_each
 def job_ids_that_begin_alike_are_two_jobs(bench: Bench, spec: ResourceSpec) -> None:
     """A job id is compared whole: the job whose id begins with another's is another one.
 

@@ -124,13 +124,13 @@ def _remove(bench: Bench, target: Target, ref: ResourceRef, job_id: str) -> list
     why = ""
     while True:
         try:
-            seen = target.find(ref)
+            seen = target.find(ref, job_id)
             if seen is None or seen.job_id != job_id:
                 return []  # gone, or not made by the kit
             why = f"it is {shown(seen)}"
             if seen.status is not Status.DELETING:
                 target.delete(ref, job_id=job_id, uid=seen.uid)
-                if target.find(ref) is None:
+                if target.find(ref, job_id) is None:
                     return []
         except TransientError as error:
             why = str(error)

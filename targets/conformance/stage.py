@@ -34,6 +34,9 @@ class Hands:
     # The next call of this operation ("create", "delete") on this name does its work, and its reply is lost between
     # the provider and the target, which raises TransientError or asks once more. Without this hand the kit does not read the reply.
     lost_reply: Callable[[str, ResourceRef], AbstractContextManager[object]] | None = None
+    # Two creates of one name for two jobs, of which each found the name free, and whose workers died right after: only
+    # for what a provider's names are not unique for.
+    made_at_once: Callable[[ResourceSpec, ResourceSpec], None] | None = None
     # Every call of this operation ("create", "find", "delete", "inventory") is told to come more slowly.
     throttled: Callable[[str], AbstractContextManager[object]] | None = None
     # What a create or delete of this name starts goes on after the call has returned, for some tenths of a second.

@@ -61,9 +61,9 @@ class WatchedTarget:
         self._notes.intend(spec.ref, spec.owner.job_id)
         return self._call("create", lambda: self.inner.create(spec))
 
-    def find(self, ref: ResourceRef) -> Observed | None:
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
         """See ``Target.find``."""
-        return self._call("find", lambda: self.inner.find(ref))
+        return self._call("find", lambda: self.inner.find(ref, job_id))
 
     def delete(self, ref: ResourceRef, *, job_id: str, uid: str) -> None:
         """See ``Target.delete``."""

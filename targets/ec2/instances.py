@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from targets.base import LABEL_JOB_ID, Observed, ResourceKind, ResourceRef, Status
@@ -119,35 +119,59 @@ def _age(instance: Instance) -> tuple[dt.datetime, str]:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that stands under one name."""
+    """All that stands under one name, as one job sees it: what is its own comes before what others have there."""
 
     name: str
+    job_id: str | None
     groups: tuple[Group, ...]
     foreign: tuple[Instance, ...]
     volumes: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def of(cls, calls: Calls, name: str) -> View:
-        """Look: at instances of ours first, at others of that name and at volumes only when there are none."""
+    def of(cls, calls: Calls, name: str, job_id: str | None = None) -> View:
+        """Look: at instances of ours first, at volumes and at others of that name only when there are none of the job."""
         groups = groups_of(listed(calls, by_tag(NAME_TAG, name)))
-        if any(not group.gone for group in groups):
-            return cls(name, tuple(groups), (), ())
+        living = [group for group in groups if not group.gone]
+        if any(job_id in (None, group.job_id) for group in living):
+            return cls(name, job_id, tuple(groups), (), ())
+        left = volumes(calls, by_tag(NAME_TAG, name))
+        mine = [each for each in left if tags_of(each)[LABEL_JOB_ID] == job_id]
+        if mine or living:
+            return cls(name, job_id, tuple(groups), (), tuple(mine))
         others = [each for each in listed(calls, by_tag(DISPLAY_TAG, name)) if each.life is None and not each.gone]
-        left = [] if others else volumes(calls, by_tag(NAME_TAG, name))
-        return cls(name, tuple(groups), tuple(sorted(others, key=_age)), tuple(left))
+        return cls(name, job_id, tuple(groups), tuple(sorted(others, key=_age)), () if others else tuple(left))
 
     @property
     def group(self) -> Group | None:
-        """What is shown: the oldest group that is not gone."""
-        return next((group for group in self.groups if not group.gone), None)
+        """What is shown: the job's own group that is not gone; without any of its own, the oldest."""
+        living = [group for group in self.groups if not group.gone]
+        mine = [group for group in living if group.job_id == self.job_id]
+        if not mine and self.volumes:
+            return None  # what outlived the job's own instance comes before an instance of somebody else
+        return next(iter(mine or living), None)
 
     def observed(self) -> Observed | None:
         """What stands under the name, None if nothing is left of it."""
         if self.group is not None:
-            return self.group.observed()
+            return self._yielding(self.group)
         if self.foreign:
             return _foreign(self.name, self.foreign[0])
         return _left_over(self.name, self.volumes, self.groups)
+
+    def rivals(self, group: Group) -> list[Group]:
+        """Living groups of other jobs that were started no later: EC2 tells times to the second."""
+        return [each for each in self.groups
+                if each.job_id != group.job_id and each.live and each.launch_time <= group.launch_time]  # fmt: skip
+
+    def _yielding(self, group: Group) -> Observed:
+        """Two jobs that took the name at the same moment both found it free. Whichever worker looks, now or after
+        another one died, gets the same answer: the younger one's cannot be the clone."""
+        seen = group.observed()
+        rivals = self.rivals(group) if group.job_id == self.job_id else []
+        if not rivals or not group.live:
+            return seen
+        why = f"an instance of this name was started for another job at the same moment ({rivals[0].job_id})"
+        return replace(seen, status=Status.FAILED, detail=why)
 
 
 def volumes(calls: Calls, filters: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -55,18 +55,18 @@ def launch(calls: Calls, spec: InstanceSpec, options: Ec2Options, view: View) ->
 
 
 def _run(calls: Calls, spec: InstanceSpec, request: Mapping[str, Any], life: int) -> tuple[Group, list[Group]]:
-    """One RunInstances and a look at what came of it: ours, and what others have under the name.
+    """One RunInstances and a look at what came of it: ours, and what others have that was started no later.
 
     While EC2 does not list it, it is what the reply said. Raises: TargetError.
     """
-    seen: list[Group] = []
+    seen: list[View] = []
 
     def is_mine(group: Group) -> bool:
         return (group.job_id, group.life) == (spec.owner.job_id, life)
 
     def look() -> bool:
-        seen[:] = View.of(calls, spec.ref.name).groups
-        return any(is_mine(group) for group in seen)
+        seen[:] = [View.of(calls, spec.ref.name, spec.owner.job_id)]
+        return any(is_mine(group) for group in seen[0].groups)
 
     reply: list[Instance] = []
     lost: TransientError | None = None
@@ -77,8 +77,8 @@ def _run(calls: Calls, spec: InstanceSpec, request: Mapping[str, Any], life: int
     except MissingError as error:
         raise TransientError(str(error)) from error  # not all of EC2 knows the image yet
     if calls.until_seen(look):
-        mine = next(group for group in seen if is_mine(group))
-        return mine, [group for group in seen if group.job_id != spec.owner.job_id and not group.gone]
+        mine = next(group for group in seen[0].groups if is_mine(group))
+        return mine, seen[0].rivals(mine)
     if lost is not None:
         raise lost
     unlisted = tuple(each if each.gone else replace(each, state="pending") for each in reply)
@@ -90,12 +90,12 @@ def _only_one(calls: Calls, spec: InstanceSpec, group: Group, others: list[Group
 
     Twins under one token stay, shown as FAILED, until clean-up has deleted them all. Two jobs that take one name (the
     same vm_name) at the same moment both find it free; then the younger one, or both if EC2's times do not tell, ends its
-    own here, because ``find`` shows one owner of a name only.
+    own here. If its worker dies before that, ``find`` shows it as FAILED, and clean-up ends it.
     """
     mine = group.observed()
     if mine.status is Status.FAILED:
         raise RefusedError(f"{spec.ref} cannot be used: {mine.detail}")
-    if any(each.launch_time <= group.launch_time for each in others):
+    if others:
         calls("terminate_instances", InstanceIds=group.live)
         raise ConflictError(
             f"{spec.ref} was made by another job at the same moment ({others[0].job_id}); ours was ended."
@@ -127,8 +127,10 @@ def _ready_image(calls: Calls, spec: InstanceSpec) -> tuple[str, list[str]]:
 
 
 def _now(calls: Calls, spec: InstanceSpec, otherwise: Observed) -> Observed:
-    group = View.of(calls, spec.ref.name).group
-    return otherwise if group is None or group.observed().status is Status.STOPPED else group.observed()
+    group = View.of(calls, spec.ref.name, spec.owner.job_id).group
+    if group is None or group.job_id != spec.owner.job_id or group.observed().status is Status.STOPPED:
+        return otherwise
+    return group.observed()
 
 
 def delete_volumes(calls: Calls, view: View, job_id: str) -> None:

@@ -72,7 +72,7 @@ class Ec2Target:
             raise RefusedError(str(error)) from error
 
     def _create_instance(self, calls: Calls, spec: InstanceSpec) -> Observed:
-        view = View.of(calls, spec.ref.name)
+        view = View.of(calls, spec.ref.name, spec.owner.job_id)
         seen = view.observed()
         if seen is None:
             return launching.launch(calls, spec, self._options, view)
@@ -80,13 +80,13 @@ class Ec2Target:
             raise ConflictError(f"{spec.ref} exists as {seen.uid} and does not belong to job {spec.owner.job_id}.")
         return launching.finish(calls, spec, self._options, view, seen)
 
-    def find(self, ref: ResourceRef) -> Observed | None:
+    def find(self, ref: ResourceRef, job_id: str | None = None) -> Observed | None:
         """See ``Target.find``."""
         check_name(ref.name)
         calls = self._api.begin()
         if ref.kind is ResourceKind.BOOT_IMAGE:
             return images.find(calls, ref)
-        return View.of(calls, ref.name).observed() if ref.kind is ResourceKind.INSTANCE else None
+        return View.of(calls, ref.name, job_id).observed() if ref.kind is ResourceKind.INSTANCE else None
 
     def delete(self, ref: ResourceRef, *, job_id: str, uid: str) -> None:
         """See ``Target.delete``. An instance's volumes end with it; what outlived it is deleted by a second call."""
@@ -122,7 +122,7 @@ class Ec2Target:
 
 
 def _delete_instance(calls: Calls, ref: ResourceRef, *, job_id: str, uid: str) -> None:
-    view = View.of(calls, ref.name)
+    view = View.of(calls, ref.name, job_id)
     seen = view.observed()
     if seen is None:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Literal, Unpack, overload
 
 from models.catalog import JobRecord
@@ -14,6 +15,7 @@ from models.operations import RequestIdReused
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation
 from models.states import JobState, Verdict
 from models.store import ActiveJobExists, CancelRefused, CyclePruned, JobExists, VmNotCloneable
+from targets.base import uri_of
 from tasks.dispatch import dispatch_cleanup, dispatch_steps
 from tasks.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 from tasks.names import check_id
@@ -21,6 +23,7 @@ from tasks.plan import plan_job
 from tasks.runtime import Runtime
 from tasks.services import preconditions
 from tasks.services.common import Page, Paging, Request, list_page, must_get, new_operation, result_of, reused
+from tasks.services.disks_target import check_can_make_disks, check_has_disks
 
 
 class CloneJobService:
@@ -75,12 +78,17 @@ class CloneJobService:
         cycle = preconditions.latest_cycle(ground)
         preconditions.check_state(self._runtime, vm)
         target = preconditions.target_of(self._runtime, ground)
-        job = plan_job(
-            job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
+        check_can_make_disks(self._runtime, vm, target)
+        check_has_disks(vm, cycle)
+        planned = partial(
+            plan_job, job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
             boots_from_image=self._runtime.targets[target].boots_from_image,
+            uri_of=partial(uri_of, self._runtime.targets[target]),
         )  # fmt: skip
+        job = planned()
         preconditions.check_target(self._runtime, job)
-        return job
+        kept = preconditions.kept_since(self._runtime, job)
+        return planned(kept_since=kept) if kept else job
 
     @overload
     def get(self, name: str) -> CloneJob: ...

@@ -201,7 +201,9 @@ def _next(job: CloneJob, waits: Waits | None, failure: Failure | None) -> tuple[
         }
         return do.get(waits.reason, ("Nothing; clean-up goes on by itself.",))
     if job.state is JobState.SUCCEEDED:
-        return ("Use the instance; delete it yourself when you no longer want it.",)
+        has_vm = any(step.kind is StepKind.INSTANTIATING_MIGRATED_VM for step in job.steps)
+        use, them = ("instance", "it") if has_vm else ("disks", "them")
+        return (f"Use the {use}; delete {them} yourself when you no longer want {them}.",)
     if failure is not None:
         return (failure.action,) if failure.action else ("Mend what the message names, then create a new clone job.",)
     return ("Nothing; create another clone job whenever you like.",)

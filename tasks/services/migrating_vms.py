@@ -10,16 +10,17 @@ from typing import Any, Unpack
 from models.catalog import CycleRunning, JobRunning, NotExtendable, Sync, WrongState
 from models.schema import MigratingVm, Operation, ReplicationCycle, Source
 from models.states import VM_METHODS, VmState
+from models.target_defaults import DISKS_DEFAULTS, VM_DEFAULTS
 from targets.snapshot_store import SnapshotStoreError
 from tasks.errors import FailedPrecondition, InvalidArgument, NotFound
 from tasks.names import check_id
 from tasks.services.bounds import check_attached
 from tasks.services.common import Page, Paging, Request, list_page, must_get, new_operation
+from tasks.services.disks_target import check_disks_defaults
 from tasks.services.references import remove_file
 from tasks.services.resources import Change, ResourceService
 
 logger = logging.getLogger(__name__)
-_DEFAULTS = "computeEngineTargetDefaults"
 
 
 class MigratingVmService(ResourceService):
@@ -146,17 +147,16 @@ def _busy(name: str, error: Exception, what: str) -> FailedPrecondition:
 
 def _check_body(body: dict[str, Any]) -> None:
     check_attached("migrating_vm", body)
-    if "computeEngineDisksTargetDefaults" in body:
-        raise InvalidArgument("migrating_vm.compute_engine_disks_target_defaults",
-                              "disks-only targets are not covered yet; set compute_engine_target_defaults")  # fmt: skip
-    defaults = body.get(_DEFAULTS)
-    if defaults is None:
-        return
-    field = "migrating_vm.compute_engine_target_defaults"
-    if defaults.get("vmName"):
-        check_id(f"{field}.vm_name", defaults["vmName"])
-    if (hostname := defaults.get("hostname")) and not _is_hostname(hostname):
-        raise InvalidArgument(f"{field}.hostname", f"{hostname[:80]!r} is not a host name (RFC 1123, at most 253)")
+    field, defaults = "migrating_vm.compute_engine_target_defaults", body.get(VM_DEFAULTS) or {}
+    vm_field, vm = field, defaults
+    if (disks := body.get(DISKS_DEFAULTS)) is not None:
+        check_disks_defaults(disks)
+        field, defaults = "migrating_vm.compute_engine_disks_target_defaults", disks
+        vm_field, vm = f"{field}.vm_target_defaults", disks.get("vmTargetDefaults") or {}
+    if vm.get("vmName"):
+        check_id(f"{vm_field}.vm_name", vm["vmName"])
+    if (hostname := vm.get("hostname")) and not _is_hostname(hostname):
+        raise InvalidArgument(f"{vm_field}.hostname", f"{hostname[:80]!r} is not a host name (RFC 1123, at most 253)")
     project = defaults.get("targetProject", "")
     if project and ("/targetProjects/" not in project or "/locations/global/" not in project):
         raise InvalidArgument(f"{field}.target_project", "must be projects/P/locations/global/targetProjects/T")

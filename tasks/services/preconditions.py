@@ -6,6 +6,7 @@ from models.catalog import CloneGround
 from models.expiry import expired_state
 from models.schema import CloneJob, MigratingVm, ReplicationCycle
 from models.states import CLONEABLE, VmState
+from models.target_defaults import target_project_of
 from targets.errors import PermanentError, TargetError
 from tasks.errors import FailedPrecondition, Unavailable
 from tasks.runtime import Runtime
@@ -42,15 +43,15 @@ def latest_cycle(ground: CloneGround) -> ReplicationCycle:
 def target_of(runtime: Runtime, ground: CloneGround) -> str:
     """The name of the configured target. Raises: FailedPrecondition."""
     vm, project = ground.vm, ground.project
-    defaults = vm.body.get("computeEngineTargetDefaults")
-    if not defaults or not defaults.get("targetProject"):
+    named = target_project_of(vm.body)
+    if not named:
         raise FailedPrecondition(
             vm.name,
-            f"{vm.name} has no target: set computeEngineTargetDefaults with a targetProject",
+            f"{vm.name} has no target: set computeEngineTargetDefaults, or computeEngineDisksTargetDefaults, with a targetProject",
             reason="NO_TARGET_DEFAULTS",
         )
     if project is None:
-        raise no_target_project(vm.name, defaults["targetProject"])
+        raise no_target_project(vm.name, named)
     if project.target not in runtime.targets:
         raise FailedPrecondition(
             project.name,
@@ -77,4 +78,20 @@ def check_target(runtime: Runtime, job: CloneJob) -> None:
     except PermanentError as error:
         raise FailedPrecondition(job.parent, str(error), reason="TARGET_CANNOT_CLONE") from error
     except TargetError as error:
-        raise Unavailable(f"target {job.target} does not answer: {error}; try again") from error
+        raise _no_answer(job, error) from error
+
+
+def kept_since(runtime: Runtime, job: CloneJob) -> str:
+    """When the target made the adapted result that it keeps for this job (UTC); empty if it must be adapted anew.
+
+    Raises: Unavailable.
+    """
+    try:
+        made_at = TargetCalls(runtime, job.target).kept_adaptation(job)
+    except TargetError as error:
+        raise _no_answer(job, error) from error
+    return "" if made_at is None else made_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _no_answer(job: CloneJob, error: TargetError) -> Unavailable:
+    return Unavailable(f"target {job.target} does not answer: {error}; try again")

@@ -6,6 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from models.schema import ReplicationCycle
+from targets.adaptation_keeper import AdaptationKeeper
+from targets.errors import TransientError
 from targets.snapshot_holder import SnapshotHolder
 from targets.snapshot_links import clones_of
 from targets.snapshot_store import SnapshotStoreError
@@ -50,6 +52,7 @@ class SnapshotService:
                 reports.append(CycleReport(stored.cycle.name, why))
             else:
                 reports.append(self._removed(stored.cycle, dry_run=dry_run))
+        self._drop_adaptations(set(), dry_run=dry_run)  # what was left half made
         return reports
 
     def _held(self) -> AbstractSet[str]:
@@ -64,8 +67,17 @@ class SnapshotService:
         count = max(clones, old)
         return "" if not count else f"{count} clone{'s' if count > 1 else ''} need{'' if count > 1 else 's'} it"
 
+    def _drop_adaptations(self, keys: AbstractSet[str], *, dry_run: bool) -> int:
+        """A result is no disk's only holder of its data: a disk that uses one has its own name of it."""
+        keepers = [target for target in self._runtime.targets.values() if isinstance(target, AdaptationKeeper)]
+        return sum(keeper.drop_adaptations(keys, dry_run=dry_run) for keeper in keepers)
+
     def _removed(self, cycle: ReplicationCycle, *, dry_run: bool) -> CycleReport:
-        freed = 0
+        # First: when the rows are gone, nobody would look for them.
+        try:
+            freed = self._drop_adaptations({each.store_key for each in cycle.snapshots}, dry_run=dry_run)
+        except TransientError as error:
+            return CycleReport(cycle.name, f"{error} Prune again")
         for snapshot in cycle.snapshots:
             is_file = snapshot.format != FORMAT
             size = self._runtime.snapshots.allocated_bytes(snapshot.store_key) if is_file else 0

@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from linux_guest import adapt_whole
 
-from targets.adaptation import Outcome, Policy, Request, adapt
+from targets.adaptation import Outcome, Policy, Request
 from targets.adaptation.debugfs import DebugfsFiles
 from targets.adaptation.directory import DirectoryFiles
 from targets.adaptation.files import GuestFileError, Remove, Symlink, Write, resolve
@@ -55,7 +56,7 @@ def debugfs(disk: Path, *commands: str) -> str:
 def adapted(tmp_path: Path, files, policy=Policy.BEST_EFFORT, **options):
     place = tmp_path / "place"
     try:
-        return adapt(overlay(tmp_path, files, **options), Request("web-1", place, "a", 60.0, policy))
+        return adapt_whole(overlay(tmp_path, files, **options), Request("web-1", place, "a", 60.0, policy))
     finally:
         assert list(place.iterdir()) == []
         assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
@@ -170,7 +171,9 @@ def test_a_journal_that_was_not_replayed_is(tools, tmp_path):
     (tmp_path / "block").write_bytes(b"journal\n".ljust(1024, b"\0"))
     debugfs(raw, "jo", f"jw -b {block} {tmp_path / 'block'}", "jc")
     assert "needs_recovery" in debugfs(raw, "features") and "before" in debugfs(raw, "cat /etc/issue")
-    report = adapt(disk, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED, {"virtio-drivers": "off"}))
+    report = adapt_whole(
+        disk, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED, {"virtio-drivers": "off"})
+    )
     assert outcomes(report)["hostname"] is Outcome.APPLIED
     whole = tmp_path / "whole.img"
     subprocess.run(["qemu-img", "convert", "-O", "raw", disk, whole], check=True)
@@ -188,7 +191,7 @@ def test_a_damaged_file_system_is_refused(tools, tmp_path):
         file.seek(2048)
         file.write(os.urandom(256 * 1024))  # group descriptors, bitmaps, inodes
     with pytest.raises(AdaptationError, match="damaged file system|Linux that says who it is"):
-        adapt(disk, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED))
+        adapt_whole(disk, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED))
 
 
 # The door itself

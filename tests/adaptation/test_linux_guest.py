@@ -12,8 +12,8 @@ import linux_guest
 import pytest
 from harness import PARENT, SOURCE, World
 
-from models.states import JobState
-from targets.adaptation import Policy, Request, adapt
+from models.states import JobState, StepKind
+from targets.adaptation import Policy, Request
 from targets.base import BootVerdict, ResourceKind, ResourceRef
 from targets.qemu import QemuTarget
 from tasks import services
@@ -63,9 +63,9 @@ def remove_all(target) -> None:
     assert target.inventory() == []
 
 
-def clone(world, name: str):
+def clone(world, name: str, job_id: str = ""):
     """The job at its end, and its instance."""
-    job = world.create(f"{name}-1", vm=f"{SOURCE}/migratingVms/{name}")
+    job = world.create(job_id or f"{name}-1", vm=f"{SOURCE}/migratingVms/{name}")
     job = world.run_to_end(job.id)
     row = next(row for row in job.ledger if row.kind == ResourceKind.INSTANCE)
     return job, ResourceRef(ResourceKind.INSTANCE, row.name)
@@ -101,6 +101,26 @@ def test_the_report_is_kept_with_the_job(world, good):
     assert report["os"] == "Debian GNU/Linux 12 (bookworm)" and report["policy"] == "required"
 
 
+def test_the_next_clone_skips_the_step_and_has_its_own_name(world, good):
+    vm = f"{SOURCE}/migratingVms/good"
+    report = world.job(good[0].id).steps[0].progress["adaptation"]
+    plan = world.services.plans.plan(vm)
+    job, instance = clone(world, "good", "good-2")
+    said = f"the adapted result of cycle 1 from {report['made_at']} is reused"
+    assert said in plan.steps[0].reason and len(plan.steps) == 2
+    assert job.state is JobState.SUCCEEDED, job.error
+    kinds = [StepKind.PREPARING_VM_DISKS, StepKind.INSTANTIATING_MIGRATED_VM]
+    assert [step.kind for step in job.steps] == [step.kind for step in plan.steps] == kinds
+    again = job.steps[0].progress["adaptation"]
+    assert again["reused"] and again["actions"][1:] == report["actions"][1:]
+    [event] = [each for each in world.services.clone_jobs.events(job.name) if each.kind == "adaptation_reused"]
+    assert f"adapted result of cycle-1 from {report['made_at']} reused" in event.message
+    console = world.runtime.targets["local"].boot_report(instance).console
+    assert f"guest: hostname={instance.name}\n" in console.replace("\r", "")
+    assert "guest: machine-id=[]" in console
+    assert good[1].name not in console
+
+
 def test_a_guest_reaches_nothing_on_this_machine(world, good, listener):
     """It tries, if it has a network card at all."""
     console = world.runtime.targets["local"].boot_report(good[1]).console
@@ -129,7 +149,7 @@ def test_nothing_is_left_but_the_clones(world, good):
 def test_the_adapted_file_system_is_sound(guest_disk, tmp_path):
     """What debugfs leaves passes a full check."""
     overlay = overlay_of(guest_disk, tmp_path)
-    adapt(overlay, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED))
+    linux_guest.adapt_whole(overlay, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED))
     whole = tmp_path / "whole.img"
     subprocess.run([shutil.which("qemu-img"), "convert", "-O", "raw", overlay, whole], check=True)
     part = tmp_path / "part.img"
@@ -162,7 +182,7 @@ def test_boot_in_a_partition_of_its_own(tools, tmp_path):
         options = ["-q", "-t", "ext4", "-U", uuids[number], "-d", tmp_path / str(number), "-E", f"offset={start}"]
         subprocess.run(["/usr/sbin/mke2fs", *options, disk, "8192k"], check=True)
     overlay = overlay_of(disk, tmp_path)
-    report = adapt(overlay, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED))
+    report = linux_guest.adapt_whole(overlay, Request("web-1", tmp_path / "place", "a", 60.0, Policy.REQUIRED))
     assert report.found == "MBR partitions 1 ext, 2 ext; root on partition 2"
     whole = tmp_path / "whole.img"
     subprocess.run(["qemu-img", "convert", "-O", "raw", overlay, whole], check=True)

@@ -185,13 +185,14 @@ def cloned(**more):
 def test_show_tells_what_was_done_to_the_guest(clonejob, stub):
     actions = [{"id": "hostname", "version": 1, "outcome": "applied", "reason": "old became \x1b[31mnew"},
                {"id": "virtio-drivers", "version": 2, "outcome": "unsupported", "reason": "packed with lz4"}]  # fmt: skip
-    report = {"policy": "best_effort", "method": "m", "os": "Debian 12", "found": "", "actions": actions}
+    report = {"policy": "best_effort", "method": "m", "os": "Debian 12", "found": "", "actions": actions,
+              "reused": True, "made_at": "2026-01-01T00:00:00Z"}  # fmt: skip
     stub.on("GET", f"/v1/{JOB}", job("SUCCEEDED"))
     stub.on("GET", f"/clonejob/v1/{JOB}/progress", {"steps": [{"progress": {"adaptation": report}}, {"progress": {}}]})
     stub.on("GET", f"/clonejob/v1/{JOB}/ledger", {})
     stub.on("GET", f"/clonejob/v1/{JOB}/events", {})
     shown = clonejob("show", "web-1/c1", "--server", stub.url).out
-    assert "adapted   1 applied, 1 unsupported (Debian 12)" in shown
+    assert "adapted   1 applied, 1 unsupported (Debian 12), result of 2026-01-01T00:00:00Z reused" in shown
     lines = [line.split() for line in shown.splitlines()]
     assert ["hostname", "1", "applied", "old", "became", "new"] in lines
     assert ["virtio-drivers", "2", "unsupported", "packed", "with", "lz4"] in lines

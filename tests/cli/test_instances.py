@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -120,7 +121,7 @@ def test_all_that_carries_the_label_of_an_unknown_job_goes_by_its_id(clonejob, l
 
 def test_what_the_ledger_has_no_uid_of_is_not_known_to_be_the_jobs(clonejob, lab):
     job = lab.clone("web-1")
-    (clone,) = clones.find_clones(lab.settings, "simulated")
+    (clone,) = clones.find_clones(lab.settings, "simulated").clones
     assert clones.sort_out(job, clone) == (clone.parts, ())
     for row in job.ledger:
         row.uid = None
@@ -242,3 +243,43 @@ def test_a_look_makes_no_folder_and_names_what_is_wrong(clonejob, tmp_path):
         2,
         True,
     )
+
+
+@pytest.fixture
+def beside_a_cloud(clonejob, lab, monkeypatch):
+    """A clone on a target that works, and beside it EC2 without any credentials."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    name = instance_of(lab.clone("web-1"))
+    cloud = {"type": "ec2", "region": "eu-west-1", "subnet": "subnet-0", "endpoint": "http://127.0.0.1:9"}
+    monkeypatch.setenv("CLONEJOB_TARGETS", json.dumps({"cloud": cloud, "simulated": {"type": "simulated"}}))
+    return name
+
+
+def test_one_unusable_target_does_not_keep_the_others_from_being_listed(clonejob, beside_a_cloud):
+    result = clonejob("instance", "list")
+    assert result.code == 1 and f"\n{beside_a_cloud}  simulated  ready" in result.out
+    assert "target cloud: " in one_line(result) and "credentials" in one_line(result)
+    result = clonejob("instance", "list", "--json")
+    assert result.code == 1 and [each["name"] for each in json.loads(result.out)] == [beside_a_cloud]
+    assert clonejob("instance", "list", "--target", "simulated").code == 0
+    alone = clonejob("instance", "list", "--target", "cloud")
+    assert alone.code == 1 and alone.out == "" and one_line(alone).count("target cloud: ") == 1
+
+
+def test_the_console_is_shown_and_what_was_not_looked_at_is_told(clonejob, beside_a_cloud):
+    result = clonejob("instance", "console", beside_a_cloud)
+    assert result.code == 1 and "BOOTED" in result.out and "target cloud: " in one_line(result)
+    none = clonejob("instance", "console", "nowhere")
+    assert none.code == 1 and "whether 'nowhere' is on cloud cannot be told" in one_line(none)
+
+
+def test_nothing_is_deleted_while_another_target_may_have_the_name(clonejob, lab, beside_a_cloud):
+    before = lab.names()
+    result = clonejob("instance", "delete", beside_a_cloud, "--yes")
+    assert result.code == 1 and "is too on cloud cannot be told" in one_line(result) and lab.names() == before
+    assert clonejob("instance", "delete", beside_a_cloud, "--yes", "--target", "simulated").code == 0
+    assert lab.names() == []

@@ -38,7 +38,7 @@ class Labels(SimulatedTarget):
     def create(self, spec):
         return self.shown(super().create(spec))
 
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         return self.shown(super().find(ref))
 
 
@@ -69,7 +69,7 @@ class KnowsOnlyItsOwn(SimulatedTarget):
         self.made.add(spec.ref)
         return super().create(spec)
 
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         return super().find(ref) if ref in self.made else None
 
 
@@ -96,7 +96,7 @@ class MakesOnePerEpoch(SimulatedTarget):
 
 @found_by("kinds_have_names_of_their_own")
 class HasOneNameForAllKinds(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         for kind in ResourceKind:
             if seen := super().find(ResourceRef(kind, ref.name)):
                 return seen
@@ -197,7 +197,7 @@ class TakesTheNameForTheUid(SimulatedTarget):
     def create(self, spec):
         return replace(super().create(spec), uid=spec.ref.name)
 
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         seen = super().find(ref)
         return seen and replace(seen, uid=ref.name)
 
@@ -208,14 +208,14 @@ class TakesTheNameForTheUid(SimulatedTarget):
 
 @found_by("what_is_being_deleted_is_shown")
 class AnswersNoneWhileDeleting(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         seen = super().find(ref)
         return None if seen and seen.status is Status.DELETING else seen
 
 
 @found_by("gone_is_gone_for_good")
 class IsGoneAtTheFirstLookOnly(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         seen = super().find(ref)
         looked = self.root / f"looked-{ref.kind}-{ref.name}"
         if seen and seen.status is Status.DELETING and not looked.exists():
@@ -226,7 +226,7 @@ class IsGoneAtTheFirstLookOnly(SimulatedTarget):
 
 @found_by("what_is_being_made_is_shown")
 class AnswersNoneWhileMaking(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         seen = super().find(ref)
         return None if seen and seen.status is Status.CREATING else seen
 
@@ -242,7 +242,7 @@ class StartsAnewWhatIsBeingMade(SimulatedTarget):
 
 @found_by("half_made_is_shown_as_failed")
 class ShowsHalfMadeAsReady(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         seen = super().find(ref)
         return seen and replace(seen, status=Status.READY if seen.status is Status.FAILED else seen.status)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import missing
 from contract import cloud_stages
 from contract.stages import (
     ADAPTS,
@@ -28,6 +29,7 @@ from contract.stages import (
     NEVER_THROTTLED,
     NO_CONTENT,
     NO_TOMBSTONES,
+    UNIQUE_NAMES,
     Conformance,
     qemu_stage,
     simulated_stage,
@@ -47,10 +49,11 @@ from targets.base import (
     Target,
 )
 from targets.conformance import Stage
-from targets.errors import TransientError
+from targets.errors import TransientError, UnsupportedError
 from targets.guest import build_disk
 from targets.local_files import write_json
 from targets.qemu import QemuTarget
+from targets.qemu_firmware import firmware_of
 from targets.simulated import SimulatedTarget
 from targets.snapshot_store import FileSnapshotStore
 
@@ -214,10 +217,19 @@ def _qemu_commands_with(text: str) -> list[str]:
 
 def require_qemu() -> None:
     """Skip without QEMU on a laptop, fail in CI."""
-    missing = [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]
-    if missing:
-        message = f"{', '.join(missing)} not installed"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    gone = [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]
+    if gone:
+        missing(f"{', '.join(gone)} not installed")
+
+
+def uefi(*, secure: bool) -> dict[str, object]:
+    """Target details of a machine with UEFI. Skips without the firmware on a laptop, fails in CI."""
+    details: dict[str, object] = {"bootOption": "COMPUTE_ENGINE_BOOT_OPTION_EFI", "secureBoot": secure}
+    try:
+        firmware_of(details)
+    except UnsupportedError as error:
+        missing(str(error))
+    return details
 
 
 def _on(kit: type[Kit], stage: Callable[[Kit], Stage]) -> Callable[[Path], contextlib.AbstractContextManager[Stage]]:
@@ -235,15 +247,17 @@ def _on(kit: type[Kit], stage: Callable[[Kit], Stage]) -> Callable[[Path], conte
 # One entry per target, with the checks that do not apply to it (sets of them: stages.py). For one with a server or a stand-in: a context of its own in stages.py that starts it, yields a
 # Stage with what the stand-in can script as Hands, and ends it; then one entry here.
 STAGES: Mapping[str, Conformance] = {
-    "simulated": Conformance(_on(SimulatedKit, simulated_stage), NO_CONTENT | ADAPTS | DISKS_ONLY | ANY_MACHINE),
+    "simulated": Conformance(
+        _on(SimulatedKit, simulated_stage), NO_CONTENT | ADAPTS | DISKS_ONLY | ANY_MACHINE | UNIQUE_NAMES
+    ),
     "simulated-boots-from-image": Conformance(
-        _on(BootsFromImageKit, simulated_stage), NO_CONTENT | ADAPTS | BOOT_IMAGES_ONLY | ANY_MACHINE
+        _on(BootsFromImageKit, simulated_stage), NO_CONTENT | ADAPTS | BOOT_IMAGES_ONLY | ANY_MACHINE | UNIQUE_NAMES
     ),
     "compute_engine": Conformance(
-        cloud_stages.compute_engine, NO_TOMBSTONES | NEVER_HALF_MADE | ADAPTS | DISKS_ONLY | ANY_MACHINE
+        cloud_stages.compute_engine, NO_TOMBSTONES | NEVER_HALF_MADE | ADAPTS | DISKS_ONLY | ANY_MACHINE | UNIQUE_NAMES
     ),
     "ec2": Conformance(cloud_stages.ec2, NO_TOMBSTONES | BOOT_IMAGES_ONLY),
-    "qemu": Conformance(_on(QemuKit, qemu_stage), ADAPTS | DISKS_ONLY | NEVER_SLOW | NEVER_THROTTLED),
+    "qemu": Conformance(_on(QemuKit, qemu_stage), ADAPTS | DISKS_ONLY | NEVER_SLOW | NEVER_THROTTLED | UNIQUE_NAMES),
 }
 
 
@@ -259,6 +273,7 @@ IN_SHORT = frozenset(
         "delete_until_it_is_gone",
         "delete_with_another_uid_is_refused",
         "nothing_is_made_for_a_buried_job",
+        "of_two_jobs_under_one_name_each_finds_its_own",
         "the_inventory_shows_every_kind",
         "the_users_labels_do_not_replace_ours",
         "throttling_is_over_when_it_is_over",

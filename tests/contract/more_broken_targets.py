@@ -56,7 +56,7 @@ class CutsNames(SimulatedTarget):
         made = super().create(replace(spec, ref=self.cut(spec.ref)))
         return replace(made, ref=spec.ref)
 
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         return super().find(self.cut(ref))
 
     def cut(self, ref):
@@ -124,6 +124,13 @@ class LeavesWhatItRefused(SimulatedTarget):
             raise
 
 
+@found_by("a_name_that_another_job_has_is_found_taken")
+class ShowsAJobItsOwnAlone(SimulatedTarget):
+    def find(self, ref, job_id=None):
+        seen = super().find(ref)
+        return seen if seen is None or job_id in (None, seen.job_id) else None
+
+
 @found_by("a_disk_does_not_need_its_adapted_image")
 class LosesDisksWithTheirImage(SimulatedTarget):
     def delete(self, ref, *, job_id, uid):
@@ -162,7 +169,7 @@ class DeletesWithTheBurial(SimulatedTarget):
 
 @found_by("a_stopped_instance_is_shown")
 class ForgetsStoppedInstances(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         seen = super().find(ref)
         return None if seen and seen.status is Status.STOPPED else seen
 
@@ -176,7 +183,7 @@ class LeavesStoppedInstances(SimulatedTarget):
 
 @found_by("throttling_is_a_transient_error")
 class TakesThrottlingForARefusal(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         try:
             return super().find(ref)
         except TransientError as error:
@@ -192,7 +199,7 @@ class TakesTooLong(SimulatedTarget):
 
 @found_by("what_does_not_exist_is_not_found")
 class LetsErrorsOut(SimulatedTarget):
-    def find(self, ref):
+    def find(self, ref, job_id=None):
         return {seen.ref: seen for seen in self.everything()}[ref]
 
 

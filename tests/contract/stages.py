@@ -41,6 +41,7 @@ NEVER_HALF_MADE = frozenset(
 NO_TOMBSTONES = frozenset({"a_buried_jobs_create_is_refused_though_it_exists", "nothing_is_made_for_a_buried_job"})
 ADAPTS = frozenset({"a_kind_that_is_not_supported_is_told_by_check"})
 NEVER_THROTTLED = frozenset({"throttling_is_a_transient_error", "throttling_is_over_when_it_is_over"})
+UNIQUE_NAMES = frozenset({"of_two_jobs_under_one_name_each_finds_its_own"})
 DISKS_ONLY = frozenset({"an_instance_does_not_need_its_boot_image"})
 ANY_MACHINE = frozenset({"an_unknown_machine_type_is_told_by_check"})
 

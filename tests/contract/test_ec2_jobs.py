@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from standins.ec2.fixtures import stand_in
 from standins.ec2.world import Ec2World
 
+from models import io_points
 from models.states import JobState
 from targets.base import Status
 from tasks.services import Request
@@ -17,6 +20,24 @@ def world(tmp_path, stand_in):
     made.set_up()
     yield made
     made.close()
+
+
+class Killed(BaseException):
+    """A SIGKILL, as far as a test in one process can have it."""
+
+
+@contextlib.contextmanager
+def killed_after(point):
+    def hook(name, phase):
+        if (name, phase) == (point, "after"):
+            raise Killed
+
+    io_points.install_hook(hook)
+    try:
+        with pytest.raises(Killed):
+            yield
+    finally:
+        io_points.install_hook(None)
 
 
 def nothing_is_left(world, job):
@@ -167,6 +188,32 @@ def test_two_clones_of_a_vm_get_their_own_names(world):
     second = world.run_to_end(world.create("two").id)
     assert {first.state, second.state} == {JobState.SUCCEEDED}
     assert set(world.stand_in.instances().values()) == {first.id, second.id}
+
+
+def test_of_two_jobs_that_took_one_name_at_once_one_is_cleaned_up_whoever_dies(world):
+    """Both found the name free, and the worker that was to yield died before it looked again. EC2 tells times to the
+    second: where they are the same, either may have to yield, and never is one job's taken or left for the other's."""
+    named = {
+        "targetProject": "projects/p/locations/global/targetProjects/ec2",
+        "vmName": "shop",
+        "machineType": "e2-medium",
+    }
+    jobs = [world.create(vm=world.refer(name, defaults=named)).id for name in ("shop-1", "shop-2")]
+    while not world.stand_in.instances():
+        world.deliver()
+    (kept,) = world.stand_in.instances()
+    world.stand_in.hide(kept, 3600)
+    with killed_after("target.create.instance"):
+        while len(world.stand_in.instances()) < 2:
+            world.deliver()
+    world.stand_in.hide(kept, 0)
+    ends = {job_id: world.run_to_end(job_id) for job_id in jobs}
+    failed = [job for job in ends.values() if job.state is JobState.FAILED]
+    assert failed and all("same moment" in job.error["message"] for job in failed)
+    succeeded = sorted(set(jobs) - {job.id for job in failed})
+    assert sorted(world.stand_in.instances().values()) == succeeded
+    assert len(world.stand_in.volumes()) == len(world.kit.snapshots) * len(world.stand_in.instances())
+    assert world.stand_in.images() == {}
 
 
 def test_a_plan_that_cannot_work_is_refused_before_a_job_exists(world):

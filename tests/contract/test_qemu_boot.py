@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import socket
 import struct
@@ -11,8 +12,9 @@ import time
 import zlib
 
 import pytest
+from contract.conftest import uefi
 
-from targets import qemu_vm
+from targets import qemu_boot, qemu_vm
 from targets.base import BootVerdict, ResourceKind, ResourceRef
 from targets.errors import TransientError
 from targets.guest import build_disk
@@ -77,6 +79,46 @@ def test_a_broken_boot_sector_gets_no_boot_with_a_screenshot(qemu):
     report = qemu.target.boot_report(ref)
     assert (report.console, report.first_output_seconds) == ("", None) and "no bootable device" in report.detail
     assert size_of(qemu.target.screenshot(ref))[0] > 600
+
+
+def test_a_guest_that_does_not_boot_under_uefi_gets_no_boot(qemu):
+    """Its disk has boot code for a BIOS alone. Two machines at once: firmware takes its time without KVM."""
+    said = {"c-plain": "waits in its shell", "c-secure": "found nothing that it can boot."}
+    for name in said:
+        disk = qemu.target.create(qemu.disk(f"{name}-disk0"))
+        spec = qemu.instance(name, disks=(disk.ref.name,), machine_type="custom-1-256")
+        qemu.target.create(dataclasses.replace(spec, details=uefi(secure=name == "c-secure")))
+    for name, why in said.items():
+        ref = ResourceRef(ResourceKind.INSTANCE, name)
+        wait_for(lambda ref=ref: qemu.target.boot_report(ref).verdict is BootVerdict.NO_BOOT, "verdict", 120)
+        report = qemu.target.boot_report(ref)
+        assert why in report.detail and "BdsDxe" in report.console
+        assert size_of(qemu.target.screenshot(ref))[0] > 600
+
+
+SHELL = (
+    b'BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x3,0x0): Not Found\r\n'
+    b'BdsDxe: starting Boot0002 "EFI Internal Shell" from Fv(7CB8BDC9)/FvFile(7C04A583)\r\n'
+    b"\x1b[2J\x1b[01;01HUEFI Interactive Shell v2.2\r\nEDK II\r\nPress ESC in 1 seconds to skip startup.nsh"
+)
+PROMPT = b"\r\n\x1b[08;01H\x1b[1m\x1b[33m\x1b[40mShell> \x1b[0m\x1b[37m\x1b[40m"
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        (SHELL[:95], BootVerdict.WAITING),  # one entry failed; the next one may boot
+        (SHELL, BootVerdict.WAITING),  # a startup.nsh may boot
+        (SHELL + PROMPT, BootVerdict.NO_BOOT),
+        (SHELL + PROMPT + b"FS0:\\EFI\\linux.efi\r\n[    0.0] Linux version 6.1\r\n", BootVerdict.WAITING),
+        (SHELL + PROMPT + b"exit\r\nhost login: ", BootVerdict.BOOTED),
+        (b"user: " + PROMPT, BootVerdict.WAITING),  # a guest's own prompt of that name
+        (b"BdsDxe: No bootable option or device was found.\r\nBdsDxe: Press any key", BootVerdict.NO_BOOT),
+    ],
+)
+def test_what_uefi_firmware_says(tmp_path, said, verdict):
+    (tmp_path / "serial.log").write_bytes(said)
+    assert qemu_boot.report(tmp_path, 0.0, re.compile(qemu_boot.BOOTED_PATTERN.encode())).verdict is verdict
 
 
 @pytest.mark.parametrize("said", ["Kernel panic - not syncing", "grub rescue>"])

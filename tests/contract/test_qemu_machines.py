@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pycdlib
 import pytest
+from contract.conftest import uefi
 
 from targets import qemu_accel, qemu_user
 from targets.base import BootVerdict, Status
@@ -189,24 +190,15 @@ def test_firmware_that_is_missing_or_contradicts_itself(tmp_path):
     assert firmware_of({"bootOption": "COMPUTE_ENGINE_BOOT_OPTION_BIOS"}, tmp_path).code is None
 
 
-def efi(secure: bool) -> dict:
-    details = {"bootOption": "COMPUTE_ENGINE_BOOT_OPTION_EFI", "secureBoot": secure}
-    try:
-        firmware_of(details)
-    except UnsupportedError as error:
-        pytest.skip(str(error))
-    return details
-
-
 def test_a_machine_with_secure_boot(qemu):
-    made = qemu.target.create(dataclasses.replace(qemu.instance(disks=()), details=efi(secure=True)))
+    made = qemu.target.create(dataclasses.replace(qemu.instance(disks=()), details=uefi(secure=True)))
     command = Path(f"/proc/{qemu.processes()[0].pid}/cmdline").read_text().split("\0")
     assert "q35,smm=on" in command and "driver=cfi.pflash01,property=secure,value=on" in command
     assert qemu.target.find(made.ref).status is Status.READY
 
 
 def test_a_machine_with_uefi(qemu):
-    details = efi(secure=False)
+    details = uefi(secure=False)
     spec = dataclasses.replace(qemu.instance(disks=(), machine_type="custom-1-256"), details=details)
     qemu.target.check([spec])
     made = qemu.target.create(spec)

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from models.schema import CloneJob, ReplicationCycle, Snapshot
-from models.states import TERMINAL, JobState, LedgerState, Role, Verdict
-from targets.base import LABEL_JOB_ID, Observed, ResourceKind
+from models.states import TERMINAL, JobState, LedgerState, Role, StepKind, Verdict
+from targets.base import BOOT_DISK_NUMBER, LABEL_JOB_ID, Observed, ResourceKind
 from targets.simulated import SimulatedTarget
 from targets.simulated_lives import Life, lives
 from targets.simulated_log import Call
@@ -173,9 +173,15 @@ class _Judge:
             elif life.until is not None and life.by == "delete":
                 self._blame("R2", job, f"{row.kind} {row.name} was deleted by us after success")
             pin = row.spec.get("snapshot", {}).get("key")
-            if pin is not None and pin not in self._keys[job.cycle]:
+            of_source = (
+                row.spec.get("diskNumber") != BOOT_DISK_NUMBER
+            )  # else its image is named by the VM's target defaults
+            if pin is not None and of_source and pin not in self._keys[job.cycle]:
                 self._blame("R4", job, f"{row.kind} {row.name} was made from {pin}, which is not of {job.cycle}")
-        if not kinds >= {ResourceKind.DISK, ResourceKind.INSTANCE}:
+        due = {row.kind for row in job.ledger if row.role is Role.PRODUCT}
+        due |= {ResourceKind.DISK} if all(row.kind != ResourceKind.BOOT_IMAGE for row in job.ledger) else set()
+        due |= {ResourceKind.INSTANCE for step in job.steps if step.kind is StepKind.INSTANTIATING_MIGRATED_VM}
+        if not kinds >= due:
             self._blame("R4", job, f"its ledger keeps only {sorted(kinds)}")
 
     def _last_look(self, life: Life, committed: float) -> float:

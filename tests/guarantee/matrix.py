@@ -33,10 +33,12 @@ from guarantee import matrix_cells as cells
 from guarantee.arguments import Parser, whole
 from guarantee.judge import Violation
 from guarantee.matrix_cells import Cell
+from guarantee.matrix_clouds import CLOUDS
 from guarantee.matrix_lane import Case, Lane, database
 from guarantee.matrix_report import Report
-from guarantee.matrix_stages import STAGES
+from guarantee.matrix_stages import STAGES as OWN
 
+STAGES = {**OWN, **CLOUDS}
 POSTGRES = "postgresql://127.0.0.1:5432/postgres"
 _QEMU_SAMPLE = 60
 _TRIES = 3  # of a cell that does not fire at once: where a race leads is chance
@@ -119,7 +121,8 @@ class Matrix:
         try:
             with contextlib.ExitStack() as stack:
                 url = stack.enter_context(database(kind, server))
-                lane = Lane(number, self._folder, url, STAGES[self._target], self._seed)
+                provided = stack.enter_context(STAGES[self._target].provided())
+                lane = Lane(number, self._folder, url, STAGES[self._target], self._seed, provided)
                 stack.callback(lane.close)
                 lane.start()
                 started = True
@@ -166,6 +169,7 @@ class Matrix:
     def _plan(self) -> None:
         self.outcome.reach = cells.reach((case.scenario, case.passed) for case in self.outcome.clean)
         drawn = [cell for cell in self.outcome.reach.cells(certain=self._certain) if self._only in str(cell)]
+        drawn = [cell for cell in drawn if cell.place.point.startswith(STAGES[self._target].part)]
         drawn = cells.sample(drawn, self._sample or len(drawn), self._seed)
         self.total = len(drawn)
         for cell in drawn:

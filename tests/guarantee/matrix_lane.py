@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ from typing import Any
 import httpx
 import psycopg
 import sqlalchemy as sa
-
-sys.path.append(str(Path(__file__).parents[1] / "process"))
 
 from guarantee import matrix_cells as cells
 from guarantee.matrix_cells import Cell, Place, Scenario
@@ -69,9 +66,14 @@ class Case:
 class Lane:
     """``clonejob up`` with short times; runs cases one at a time, so that a fault meets the job that it is meant for."""
 
-    def __init__(self, number: int, folder: Path, database_url: str, stage: type[Stage], seed: int) -> None:
+    def __init__(
+        self, number: int, folder: Path, database_url: str, stage: type[Stage], seed: int,
+        provided: tuple[Any, dict[str, str]] = (None, {}),
+    ) -> None:  # fmt: skip
+        """``provided``: what ``stage.provided`` gave."""
         self.number = number
-        extra = {"DATABASE_URL": database_url} if database_url else {}
+        provider, extra = provided
+        extra = extra | ({"DATABASE_URL": database_url} if database_url else {})
         program = (str(Path(__file__).parents[1] / "process" / "live_restarts.py"),)
         self.service = Service(
             folder / f"lane-{number}",
@@ -82,7 +84,7 @@ class Lane:
             **extra,
         )
         self.engine = make_engine(database_url or f"sqlite:///{self.service.data_dir}/clonejob.sqlite3")
-        self.stage = stage(self.service, number)
+        self.stage = stage(self.service, number, provider)
         self.accepted: dict[str, str] = {}
         self.outside: list[str] = []
         self._random = random.Random(seed * 1000 + number)

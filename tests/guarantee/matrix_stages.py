@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import datetime as dt
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+
+sys.path.append(str(Path(__file__).parents[1] / "process"))
+
 from guarantee import judge
 from guarantee.matrix_cells import CANCELLED, FAILS, LEASE_S, RACES, RECOVERS, RUNS, SCENARIOS, Cell, Scenario
 from live_service import Service, end_process
 
 from targets.base import ResourceKind, Status
 
-_STEPS = 3  # adapting, disks, instance; then finish
 _SLOW_S = 600.0
 
 
@@ -36,8 +42,16 @@ class Stage(abc.ABC):
     watches = False
     provider_call_limit_s = 1.5
     recordings = 4
+    steps = 3  # adapting, disks, instance; then finish
+    part = ""  # of the points' names, where not all are to be broken
 
-    def __init__(self, service: Service, lane: int) -> None:
+    @classmethod
+    @contextlib.contextmanager
+    def provided(cls) -> Iterator[tuple[Any, dict[str, str]]]:
+        """What must run before the service does, for as long as it does, and the settings that name it."""
+        yield None, {}
+
+    def __init__(self, service: Service, lane: int, _provider: Any) -> None:
         self.service = service
         self.lane = lane
         self.hang_s = LEASE_S + self.provider_call_limit_s + 1.0  # let go after the limit, and then the lease ends
@@ -72,8 +86,8 @@ class Stage(abc.ABC):
     def may_cancel(self, scenario: Scenario, row: Row) -> bool:
         """Whether it is time for the scenario's cancel."""
         if scenario is RACES:
-            return row.current_step >= _STEPS
-        return row.current_step == _STEPS - 1 and row.lease_owner is not None and self._is_held(row)
+            return row.current_step >= self.steps
+        return row.current_step == self.steps - 1 and row.lease_owner is not None and self._is_held(row)
 
     @abc.abstractmethod
     def _is_held(self, row: Row) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,30 +33,50 @@ class Clone:
     parts: tuple[Observed, ...]
 
 
-def find_clones(settings: Settings, target_name: str | None) -> list[Clone]:
-    """What is there, by target and name. Raises: CliError."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is there, by target and name, on the targets that could be looked at; ``unusable``: the others, and why."""
+
+    clones: list[Clone]
+    unusable: dict[str, str]
+
+    def end(self) -> None:
+        """Say what could not be looked at. Raises: CliError if there is any."""
+        if self.unusable:
+            said = "; ".join(self.unusable.values())
+            raise CliError(f"not every target could be looked at: {said}; choose one that can with --target")
+
+
+def find_clones(settings: Settings, target_name: str | None) -> Found:
+    """Look at the targets; one that cannot be used does not keep the others. Raises: CliError."""
+    found = Found([], {})
+    for name in _names(settings, target_name):
+        try:
+            with target_errors(name):
+                found.clones.extend(_clones_on(_target(settings, name)))
+        except CliError as error:
+            if name == target_name:
+                raise
+            found.unusable[name] = str(error)
+    found.clones.sort(key=lambda clone: (clone.target.name, clone.name))
+    return found
+
+
+def _clones_on(target: Target) -> Iterator[Clone]:
     from targets.base import ResourceKind
 
     order = (ResourceKind.INSTANCE, ResourceKind.DISK, ResourceKind.BOOT_IMAGE, ResourceKind.ADAPTED_IMAGE)
-    found = []
-    for target in _targets(settings, target_name).values():
-        with target_errors(target.name):
-            seen = target.inventory()
-        by_job: dict[str, list[Observed]] = {}
-        for each in sorted(seen, key=lambda each: order.index(each.ref.kind)):
-            by_job.setdefault(each.job_id or "", []).append(each)
-        for job_id, parts in by_job.items():
-            instances = [each for each in parts if each.ref.kind is ResourceKind.INSTANCE]
-            found += [Clone(target, job_id, each.ref.name, each, tuple(parts)) for each in instances]
-            if not instances:
-                found.append(Clone(target, job_id, job_id, None, tuple(parts)))
-    return sorted(found, key=lambda clone: (clone.target.name, clone.name))
+    by_job: dict[str, list[Observed]] = {}
+    for each in sorted(target.inventory(), key=lambda each: order.index(each.ref.kind)):
+        by_job.setdefault(each.job_id or "", []).append(each)
+    for job_id, parts in by_job.items():
+        instances = [each for each in parts if each.ref.kind is ResourceKind.INSTANCE]
+        yield from (Clone(target, job_id, each.ref.name, each, tuple(parts)) for each in instances)
+        if not instances:
+            yield Clone(target, job_id, job_id, None, tuple(parts))
 
 
-def _targets(settings: Settings, target_name: str | None) -> Mapping[str, Target]:
-    from targets.snapshot_store import FileSnapshotStore
-    from worker.composition import build_targets
-
+def _names(settings: Settings, target_name: str | None) -> list[str]:
     if target_name is not None and target_name not in settings.targets:
         raise CliError(
             f"target {target_name[:80]!r} is not configured; there are: {', '.join(settings.targets)}", ExitCode.USAGE
@@ -65,10 +85,16 @@ def _targets(settings: Settings, target_name: str | None) -> Mapping[str, Target
         raise CliError(
             f"there is no data folder {settings.data_dir}; name the service's with --data-dir", ExitCode.NOT_FOUND
         )
-    if target_name is not None:
-        settings = settings.model_copy(update={"targets": {target_name: settings.targets[target_name]}})
+    return list(settings.targets) if target_name is None else [target_name]
+
+
+def _target(settings: Settings, name: str) -> Target:
+    from targets.snapshot_store import FileSnapshotStore
+    from worker.composition import build_targets
+
+    alone = settings.model_copy(update={"targets": {name: settings.targets[name]}})
     try:
-        return build_targets(settings, FileSnapshotStore(settings.data_dir / "snapshots"))
+        return build_targets(alone, FileSnapshotStore(settings.data_dir / "snapshots"))[name]
     except OSError as error:
         raise CliError(f"data folder {settings.data_dir} cannot be used ({error.strerror}); check its owner") from None
 
@@ -83,11 +109,19 @@ def target_errors(name: str) -> Iterator[None]:
         raise CliError(f"target {name}: {str(error).rstrip('.')}") from None
 
 
-def the_clone(clones: list[Clone], name: str, settings: Settings) -> Clone:
-    """The clone of that name, or of that job. Raises: CliError when there is none, or more than one."""
+def the_clone(looked: Found, name: str, settings: Settings, *, certain: bool = False) -> Clone:
+    """The clone of that name, or of that job. Raises: CliError when there is none, or more than one; with ``certain`` also
+    when a target that could not be looked at may have another."""
+    clones = looked.clones
     found = [clone for clone in clones if clone.name == name]
     if not found:  # a job's instances on one target have the same parts: any of them stands for the job
         found = list({clone.target.name: clone for clone in clones if clone.job_id == name}.values())
+    if looked.unusable and (certain or not found):
+        there = "too " if found else ""
+        raise CliError(
+            f"whether {name[:80]!r} is {there}on {', '.join(looked.unusable)} cannot be told: "
+            f"{'; '.join(looked.unusable.values())}; choose one with --target"
+        )
     if not found:
         raise CliError(
             f"{settings.data_dir} has no instance {name[:80]!r} that clonejob made; see `clonejob instance list`",

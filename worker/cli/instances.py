@@ -20,7 +20,7 @@ from worker.cli.output import percent_shown, plain, print_json, table
 if TYPE_CHECKING:
     from models.schema import CloneJob
     from targets.base import BootReport, Observed, Target
-    from worker.cli.clones import LeftAlone
+    from worker.cli.clones import Found, LeftAlone
     from worker.settings import Settings
 
 Json = dict[str, Any]
@@ -43,12 +43,14 @@ def list_instances(cli: Cli, target_name: str | None) -> None:
 
     Where an instance is gone and its disks are left, the job's id stands for the name.
     """
-    found = [(clone, _boot_report(clone)) for clone in find_clones(cli.settings, target_name)]
+    looked = find_clones(cli.settings, target_name)
+    found = [(clone, _boot_report_if_any(looked, clone)) for clone in looked.clones]
     if cli.json:
         print_json([_as_json(clone, report) for clone, report in found])
-        return
-    rows = [(clone.name, clone.target.name, _status(clone), clone.job_id, _verdict(report)) for clone, report in found]
-    click.echo(table(("INSTANCE", "TARGET", "STATUS", "JOB ID", "BOOT"), rows))
+    else:
+        rows = [(clone.name, clone.target.name, _status(clone), clone.job_id, _verdict(r)) for clone, r in found]
+        click.echo(table(("INSTANCE", "TARGET", "STATUS", "JOB ID", "BOOT"), rows))
+    looked.end()
 
 
 @instance.command()
@@ -58,7 +60,8 @@ def list_instances(cli: Cli, target_name: str | None) -> None:
 @click.pass_obj
 def console(cli: Cli, name: str, target_name: str | None) -> None:
     """Print the last few KiB of the serial console of instance NAME."""
-    clone = the_clone(find_clones(cli.settings, target_name), name, cli.settings)
+    looked = find_clones(cli.settings, target_name)
+    clone = the_clone(looked, name, cli.settings)
     report = _boot_report(clone)
     if report is None:
         raise CliError(f"{name} has no instance, only disks; there is no console", ExitCode.CONFLICT)
@@ -66,6 +69,7 @@ def console(cli: Cli, name: str, target_name: str | None) -> None:
         print_json(_as_json(clone, report) | {"console": report.console})
     else:
         click.echo(plain(report.console), nl=False)
+    looked.end()
 
 
 @instance.command()
@@ -82,7 +86,7 @@ def delete(cli: Cli, name: str, target_name: str | None, *, yes: bool, orphan: b
     What a running clone job makes is refused: cancel the job. NAME may be the job's id, for disks left without an
     instance. With --orphan, all that carries the label of an unknown job is deleted.
     """
-    clone = the_clone(find_clones(cli.settings, target_name), name, cli.settings)
+    clone = the_clone(find_clones(cli.settings, target_name), name, cli.settings, certain=True)
     job = _refuse_unless_over(cli.settings, clone, orphan=orphan)
     ours, others = sort_out(job, clone) if job else (clone.parts, ())
     _refuse_if_not_ours(clone, name, ours, others)
@@ -122,7 +126,8 @@ def flatten(cli: Cli, name: str, target_name: str | None, *, orphan: bool) -> No
     from targets.base import ResourceKind
     from targets.snapshot_holder import SnapshotHolder
 
-    clone = the_clone(find_clones(cli.settings, target_name), name, cli.settings)
+    looked = find_clones(cli.settings, target_name)
+    clone = the_clone(looked, name, cli.settings)
     if not isinstance(clone.target, SnapshotHolder):
         raise CliError(f"disks on target {clone.target.name} lie on no snapshot of this service", ExitCode.CONFLICT)
     job = _refuse_unless_over(cli.settings, clone, orphan=orphan)
@@ -136,9 +141,10 @@ def flatten(cli: Cli, name: str, target_name: str | None, *, orphan: bool) -> No
             done.append((part.ref.name, changed))
     if cli.json:
         print_json({"disks": [{"name": disk, "changed": changed} for disk, changed in done]})
-        return
-    for disk, changed in done:
-        click.echo(f"{disk} {'is independent now' if changed else 'was independent already'}")
+    else:
+        for disk, changed in done:
+            click.echo(f"{disk} {'is independent now' if changed else 'was independent already'}")
+    looked.end()
 
 
 def _refuse_unless_over(settings: Settings, clone: Clone, *, orphan: bool) -> CloneJob | None:
@@ -195,7 +201,7 @@ def _delete_until_gone(target: Target, part: Observed, job_id: str, deadline: fl
     while True:
         with target_errors(target.name):
             try:
-                seen = target.find(part.ref)
+                seen = target.find(part.ref, job_id)
                 if seen is None or seen.uid != part.uid or seen.job_id != job_id:
                     return  # gone; what may stand under the name now is somebody else's
                 why = f"it is {seen.status}" + (f" ({seen.detail})" if seen.detail else "")
@@ -218,6 +224,15 @@ def _boot_report(clone: Clone) -> BootReport | None:
         return None
     with target_errors(clone.target.name):
         return clone.target.boot_report(clone.instance.ref)
+
+
+def _boot_report_if_any(looked: Found, clone: Clone) -> BootReport | None:
+    """A target that shows its clones and not their consoles is told with those that show nothing."""
+    try:
+        return _boot_report(clone)
+    except CliError as error:
+        looked.unusable.setdefault(clone.target.name, str(error))
+        return None
 
 
 def _status(clone: Clone) -> str:

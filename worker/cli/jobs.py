@@ -204,8 +204,10 @@ def _show_head(job: Json, more: Json, ledger: list[Json]) -> None:
     lines = [
         ("state", f"{job.get('state', '')} since {show_time(job.get('stateTime'))}"),
         ("created", f"{show_time(job.get('createTime'))}, {_lasted(job)}"),
-        ("target", f"{target.get('project', '-')}, zone {target.get('zone', '-')}"),
-        ("instance", f"{instance} (hostname {target.get('hostname') or '-'})"),
+        ("target", f"{target.get('project') or more.get('target', '-')}, zone {target.get('zone', '-')}"),
+        ("instance", f"{instance} (hostname {target.get('hostname') or '-'})")
+        if instances or target
+        else ("disks", ", ".join(row["name"] for row in ledger if row.get("kind") == "disk")),
         ("cycle", f"{more.get('replicationCycle', '-')} (pinned)"),
     ]
     if boot := outcome.boot_of(more):

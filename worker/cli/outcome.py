@@ -44,7 +44,8 @@ def adaptation_line(report: Json) -> str:
         return f"nothing was done (policy {plain(str(report.get('policy', '-'))).strip()})"
     counts = Counter(str(action.get("outcome", "-")) for action in report["actions"])
     system = plain(str(report.get("os") or report.get("found") or "unknown system")).strip()
-    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) + f" ({system})"
+    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()) + f" ({system})"
+    return f"{said}, result of {plain(str(report.get('made_at'))).strip()} reused" if report.get("reused") else said
 
 
 def end_line(job: Json, progress: Json) -> str:
@@ -77,7 +78,19 @@ def adaptation_hint(job: Json, progress: Json) -> str:
 def _what(job: Json, progress: Json) -> str:
     if job["state"] in TERMINAL and job["state"] != "SUCCEEDED":
         return str((job.get("error") or {}).get("message", ""))
-    instance = job.get("computeEngineTargetDetails", {}).get("vmName")
+    made = what_was_made(job)
     boot = boot_of(progress).get("verdict")
     where = f" ({progress['target']})" if progress.get("target") else ""
-    return ", ".join(part for part in (instance and f"instance {instance}{where}", boot and f"boot {boot}") if part)
+    return ", ".join(part for part in (made and f"{made}{where}", boot and f"boot {boot}") if part)
+
+
+def what_was_made(job: Json) -> str:
+    """``instance web-1``, or ``disks data, logs`` of a job whose target is disks alone; "" if that is not known yet."""
+    disks = job.get("computeEngineDisksTargetDetails")
+    instance = job.get("computeEngineTargetDetails", {}).get("vmName")
+    if disks is not None:
+        instance = disks.get("vmTargetDetails", {}).get("vmUri", "").rpartition("/")[2]
+    if instance:
+        return f"instance {instance}"
+    names = [disk.get("diskUri", "").rpartition("/")[2] for disk in (disks or {}).get("disks", [])]
+    return f"disk{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""

@@ -109,7 +109,8 @@ def check(
         _refuse_unless_it_can_work(
             name, stage, hint="; name what to clone with --snapshot or --reference" if hint else ""
         )
-        return _run(cli, f"{name} ({settings.targets[name].type})", stage, checks)
+        with _no_adaptation_kept(connect, snapshots):
+            return _run(cli, f"{name} ({settings.targets[name].type})", stage, checks)
 
 
 def _run(cli: Cli, name: str, stage: Stage, checks: list[Check]) -> ExitCode:
@@ -233,6 +234,23 @@ def _snapshots(
     checked = [check_disk(path, image_format) for path in images]
     with kit_snapshots(store, [(each.path, each.format) for each in checked]) as made:
         yield made
+
+
+@contextlib.contextmanager
+def _no_adaptation_kept(connect: Callable[[], Target], snapshots: tuple[Snapshot, ...]) -> Iterator[None]:
+    """What the target keeps of the kit's own snapshots goes with them."""
+    from targets.adaptation_keeper import AdaptationKeeper
+    from targets.errors import TargetError
+
+    try:
+        yield
+    finally:
+        target = connect()
+        if isinstance(target, AdaptationKeeper):
+            try:
+                target.drop_adaptations({each.key for each in snapshots}, dry_run=False)
+            except TargetError as error:
+                raise CliError(f"what the target keeps of this run goes at the next snapshot prune: {error}") from None
 
 
 def _connect(settings: Settings, name: str, store: FileSnapshotStore) -> Target:

@@ -147,7 +147,8 @@ def show_vm(cli: Cli, vm_text: str) -> None:
     if cli.json:
         print_json({"migratingVm": row, "replicationCycles": cycles, "bootProofs": proofs})
         return
-    defaults = row.get("computeEngineTargetDefaults", {})
+    disks = row.get("computeEngineDisksTargetDefaults", {})
+    defaults = row.get("computeEngineTargetDefaults") or disks.get("vmTargetDefaults", {})
     click.echo(f"{name}\nstate    {row.get('state', '')}\ntarget   {_target(row)}")
     for label, key in (("vm name", "vmName"), ("hostname", "hostname"), ("machine", "machineType")):
         click.echo(f"{label:<8} {defaults.get(key, '-')}")
@@ -253,7 +254,8 @@ def _adaptation(row: Json) -> Json:
 
 
 def _target(row: Json) -> str:
-    project: str = row.get("computeEngineTargetDefaults", {}).get("targetProject", "-")
+    disks = row.get("computeEngineDisksTargetDefaults", {})
+    project: str = (row.get("computeEngineTargetDefaults") or disks).get("targetProject", "-")
     return project.rpartition("/")[2]
 
 

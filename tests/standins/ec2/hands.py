@@ -47,6 +47,15 @@ class Ec2Hands:
     def power_off(self, ref):
         self.stand_in.user.stop_instances(InstanceIds=[self.kit.target.find(ref).uid])
 
+    def made_at_once(self, spec, other):
+        """The list does not show the first yet when the second is started, and no worker lives to look again."""
+        if spec.ref.kind is ResourceKind.BOOT_IMAGE:
+            self._not_applicable("names of images are unique")
+        first = self.kit.target.create(spec)
+        self.stand_in.hide(first.uid, 3600)
+        self.kit.connect().create(other)
+        self.stand_in.hide(first.uid, 0)
+
     @contextlib.contextmanager
     def lost_reply(self, operation, ref):
         """After the lost reply EC2 says no more: otherwise the call itself would look and find what it made."""
@@ -80,7 +89,7 @@ def conformance_stage(stand_in):
 
     own = Ec2Hands(stand_in)
     hands = Hands(foreign=own.foreign, leave_half_made=own.leave_half_made, power_off=own.power_off,
-                  lost_reply=own.lost_reply, throttled=own.throttled, slow=own.slow)  # fmt: skip
+                  lost_reply=own.lost_reply, made_at_once=own.made_at_once, throttled=own.throttled, slow=own.slow)  # fmt: skip
     return Stage(
         connect=own.kit.connect,
         snapshots=own.kit.snapshots,

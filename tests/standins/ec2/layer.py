@@ -105,7 +105,7 @@ class Ec2Layer(StandInState):
         marks = _tags(params, "image")
         if self.tags_images:
             self.backend.create_tags([image_id], marks)
-        self._log("made", "image", image_id, marks.get("clonejob-id"))
+        self._log("made", "image", image_id, marks.get("clonejob-id"), params["Name"])
         return status, body
 
     def _on_DeregisterImage(self, environ, params):
@@ -160,9 +160,10 @@ class Ec2Layer(StandInState):
         (instance_id,) = xml.ids(xml.plain(body), "instanceId")[:1]
         if token:
             self._tokens[token] = (wanted, instance_id)
-        self._ready_at[instance_id] = self.clock() + self.start_s
+        self._ready_at[instance_id] = self.clock() + self.start_s + self.launch_s
         self._shown_at[instance_id] = self.clock() + self.lag_s
-        self._log("made", "instance", instance_id, _tags(params, "instance").get("clonejob-id"))
+        marks = _tags(params, "instance")
+        self._log("made", "instance", instance_id, marks.get("clonejob-id"), marks.get("Name", ""))
         if self._ends_at_start is not None:
             self.backend.terminate_instances([instance_id])
             reason = self.backend.get_instance(instance_id).state_reason

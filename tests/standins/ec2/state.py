@@ -21,6 +21,7 @@ class Effect:
     kind: str
     id: str
     job_id: str | None
+    name: str = ""  # of what was made
 
 
 @dataclass
@@ -41,6 +42,7 @@ class StandInState:
         self._moto, self.account, self.region = moto, account, region
         self.honours_tokens, self.tags_images, self.leaves_volumes = honours_tokens, tags_images, leaves_volumes
         self.lag_s, self.start_s, self.end_s, self.clock = lag_s, start_s, end_s, clock
+        self.launch_s = 0.0  # more that an instance needs to start
         self.console = CONSOLE
         self.calls, self.effects = [], []
         self.faults, self._before, self._chance = [], {}, random.Random(1)
@@ -99,6 +101,10 @@ class StandInState:
                     found[each.id] = self._jobs.get(each.id)
         return found
 
+    def ready_at(self, id_):
+        """When an instance or image is, or was, ready."""
+        return self._ready_at.get(id_, 0.0)
+
     def images(self):
         return {each.id: each.name for each in self.backend.amis.values() if each.owner_id == self.account}
 
@@ -118,10 +124,10 @@ class StandInState:
     def made(self, kind):
         return [effect for effect in self.effects if effect.kind == kind and effect.what == "made"]
 
-    def _log(self, what, kind, id_, job_id=None):
+    def _log(self, what, kind, id_, job_id=None, name=""):
         if job_id is not None:
             self._jobs[id_] = job_id
-        self.effects.append(Effect(self.clock(), what, kind, id_, self._jobs.get(id_)))
+        self.effects.append(Effect(self.clock(), what, kind, id_, self._jobs.get(id_), name))
 
     def _hidden(self, id_):
         return self.clock() < self._shown_at.get(id_, float("-inf"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness import PARENT, SOURCE, VM, World
+from harness import PARENT, SOURCE, World
 from standins.ec2.kit import Ec2Kit
 
 from tasks.runtime import Pacing
@@ -21,15 +21,21 @@ class Ec2World(World):
         none = Request()
         self.services.sources.create(PARENT, "s", {}, none)
         self.services.target_projects.create(PARENT, "ec2", {"project": "ec2"}, none)
+        self.refer("web-1", defaults=defaults, **body)
+
+    def refer(self, vm_id, *, defaults=None, **body):
+        """A VM with one cycle of the kit's snapshots."""
         defaults = {"targetProject": f"{PARENT}/targetProjects/ec2", "machineType": "e2-medium", **(defaults or {})}
         body = {"computeEngineTargetDefaults": defaults, "policy": {"skipOsAdaptation": True}, **body}
-        self.services.migrating_vms.create(SOURCE, "web-1", body, none)
-        cycle = self.upload(VM, disks=len(self.kit.snapshots))
+        self.services.migrating_vms.create(SOURCE, vm_id, body, Request())
+        vm = f"{SOURCE}/migratingVms/{vm_id}"
+        cycle = self.upload(vm, disks=len(self.kit.snapshots))
         for number, snapshot in enumerate(self.kit.snapshots):  # as if the cycle had been registered by reference
             self.corrupt("UPDATE snapshots SET format = 'reference', store_key = :key, sha256 = '' "
                          "WHERE cycle = :cycle AND disk_number = :number",
                          key=snapshot.key, cycle=cycle, number=number)  # fmt: skip
         self.stand_in.forget()
+        return vm
 
     def cancel(self, job):
         return self.services.clone_jobs.cancel(job.name)

@@ -105,7 +105,7 @@ def test_what_is_refused(text, message):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("nope = 1", "CloneJob has no field 'nope' to filter by; there are compute_engine_target_details, "),
+    ("nope = 1", "CloneJob has no field 'nope' to filter by; there are compute_engine_disks_target_details, "),
     ("steps.0.start_time = 1", "has no field"),
     ("compute_engine_target_details.labels.a.b = 1", "a map key with points is quoted"),
     ("compute_engine_target_details.network_tags.0 = x", "has no field"),

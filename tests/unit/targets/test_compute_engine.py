@@ -14,7 +14,7 @@ from pathlib import Path
 
 from targets.base import BootImageSpec, Owner, ResourceKind, ResourceRef, Snapshot
 from targets.compute_engine.checks import check_spec
-from targets.compute_engine.coverage import FIELDS, document
+from targets.compute_engine.coverage import DISKS_FIELDS, FIELDS, document
 from targets.compute_engine.errors import AlreadyExistsError, NotFoundError, api_error, operation_error
 from targets.compute_engine.mapping import disk_body, image_body, instance_body
 from targets.compute_engine.options import ComputeEngineOptions
@@ -109,6 +109,14 @@ def message_fields(descriptor, prefix=""):
 def test_each_field_of_the_message_has_a_line_and_each_line_a_field():
     found = list(message_fields(vmmigration_v1.ComputeEngineTargetDetails.pb().DESCRIPTOR))
     assert sorted(found) == sorted(FIELDS)
+
+
+def test_each_field_of_a_disks_target_has_a_line():
+    """What lies below a message that the VM's own details have too stands there."""
+    shared = ("networkInterfaces", "computeScheduling", "encryption")
+    found = list(message_fields(vmmigration_v1.ComputeEngineDisksTargetDefaults.pb().DESCRIPTOR))
+    assert sorted(each for each in found if each.split(".")[-2:-1] not in [[name] for name in shared]
+                  and "computeScheduling." not in each) == sorted(DISKS_FIELDS)  # fmt: skip
 
 
 def test_each_line_is_true():

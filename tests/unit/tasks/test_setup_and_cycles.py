@@ -48,10 +48,35 @@ def test_target_defaults_are_checked_when_they_are_set(light, defaults):
         assert refused(light, InvalidArgument, call).field.startswith("migrating_vm.compute_engine_target_defaults.")
 
 
-def test_disks_only_targets_are_refused_by_their_full_path(light):
-    body = {"computeEngineDisksTargetDefaults": {}}
-    error = refused(light, InvalidArgument, lambda: light.services.migrating_vms.create(SOURCE, "v", body, Request()))
-    assert error.field == "migrating_vm.compute_engine_disks_target_defaults"
+@pytest.mark.parametrize(
+    ("defaults", "field"),
+    [
+        ({}, ""),
+        ({"targetProject": "local", "disksTargetDefaults": {}}, ".target_project"),
+        ({"disksTargetDefaults": {}, "disks": [{"sourceDiskNumber": 1}, {"sourceDiskNumber": 1}]}, ".disks"),
+        ({"disksTargetDefaults": {}, "disks": [{"sourceDiskNumber": -1}]}, ".disks[0].source_disk_number"),
+        ({"disksTargetDefaults": {}, "disks": [{"diskName": "Not Legal"}]}, ".disks[0].disk_name"),
+        ({"disksTargetDefaults": {}, "disks": [{"diskName": "d"}, {"sourceDiskNumber": 1, "diskName": "d"}]}, ""),
+        ({"disksTargetDefaults": {}, "disks": [{"additionalLabels": {"A": "b"}}]}, ".disks[0].additional_labels"),
+        ({"disksTargetDefaults": {}, "disks": [{"vmAttachmentDetails": {"deviceName": "d"}}]},
+         ".disks[0].vm_attachment_details"),
+        ({"vmTargetDefaults": {"vmName": "v"}}, ".vm_target_defaults.machine_type"),
+        ({"vmTargetDefaults": {"machineType": "e2-small"}}, ".vm_target_defaults.vm_name"),
+        ({"vmTargetDefaults": {"vmName": "V", "machineType": "e2-small"}}, ".vm_target_defaults.vm_name"),
+        ({"vmTargetDefaults": {"vmName": "v", "machineType": "e2-small", "hostname": "-x"}}, ".vm_target_defaults.hostname"),
+        ({"vmTargetDefaults": {"vmName": "v", "machineType": "e2-small", "labels": {"A": ""}}}, ".vm_target_defaults.labels"),
+        ({"vmTargetDefaults": {"vmName": "v", "machineType": "e2-small", "bootDiskDefaults": {}}},
+         ".vm_target_defaults.boot_disk_defaults.image.source_image"),
+        ({"vmTargetDefaults": {"vmName": "v", "machineType": "e2-small"}, "disks": [{"sourceDiskNumber": 1}]}, ".disks"),
+    ],
+)  # fmt: skip
+def test_disks_targets_are_checked_when_they_are_set(light, defaults, field):
+    body = {"computeEngineDisksTargetDefaults": defaults}
+    for call in (lambda: light.services.migrating_vms.create(SOURCE, "v", body, Request()),
+                 lambda: light.services.migrating_vms.update(VM, lambda _: body, Request())):  # fmt: skip
+        assert (
+            refused(light, InvalidArgument, call).field == f"migrating_vm.compute_engine_disks_target_defaults{field}"
+        )
 
 
 def test_target_defaults_name_a_target_project_that_exists(world):

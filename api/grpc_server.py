@@ -22,9 +22,10 @@ from api.auth import Gate, permissions
 from api.call_threads import CallThreads
 from api.limits import Limits, grpc_options
 from api.methods import METHODS, Method
-from api.polled import Polled
+from api.polled import Polled, encoded
 from api.texts import check_texts
 from api.uncovered import KNOWN_SERVICES, not_covered
+from models.catalog import JobRecord
 from tasks.errors import InvalidArgument
 from tasks.services import Services
 
@@ -52,7 +53,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
         self._executor = executor
         self._gate = gate or Gate()
         self._limits = limits or Limits()
-        self._polled = polled.lots(_whole, lambda _, response: response) if polled is not None else None
+        self._polled = polled.lots(_whole, _encoded) if polled is not None else None
         self._by_name = {m.full_name: grpc.unary_unary_rpc_method_handler(self._behaviour(m)) for m in METHODS}
 
     def service(self, handler_call_details: Any) -> Any:
@@ -71,6 +72,8 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
             request = _parse(method, raw)
             record.resource = permissions.resource_of(method, request)
             await self._check(record.principal, method, request)
+            if method.polled and self._polled is not None:
+                return await self._polled.ask(self._limits.request_seconds, request)
             response = await (self._wait(method, request, context) if method.waits else self._run(method, request))
             return bytes(response.SerializeToString())
 
@@ -97,8 +100,6 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
             await self._gate.check(principal, permission, name, self._executor, field=body_field)
 
     async def _run(self, method: Method, request: Message) -> Message:
-        if method.polled and self._polled is not None:
-            return await self._polled.ask(self._limits.request_seconds, request)
         return await self._executor.run(self._limits.request_seconds, method.handler, self._services, request)
 
     async def _wait(self, method: Method, request: Any, context: Any) -> Message:
@@ -155,6 +156,10 @@ def _parse(method: Method, raw: bytes) -> Message:
 def _whole(request: Message) -> tuple[None, Message]:
     """What ``Polled`` reads of a call: the message is parsed already."""
     return None, request
+
+
+def _encoded(_: None, job: JobRecord) -> bytes:
+    return encoded(job, "grpc", lambda message: bytes(message.SerializeToString()))
 
 
 def _recorded(rpc: str, answer: Callable[[bytes, Any, Record], Awaitable[bytes]]) -> Behaviour:

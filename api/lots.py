@@ -25,6 +25,7 @@ class Lots(Generic[A, T]):
         self._under_way: set[asyncio.Task[None]] = set()
         self._sent_at = 0.0
         self._is_told = False
+        self._later: asyncio.TimerHandle | None = None
 
     async def ask(self, seconds: float, argument: A) -> T:
         """The answer to this argument. Raises: CallTimeout after so many seconds; what there is for it, or for all."""
@@ -34,6 +35,8 @@ class Lots(Generic[A, T]):
         if not self._is_told and (not self._under_way or self._loop.time() >= self._sent_at + _PATIENCE_S):
             self._is_told = True
             self._loop.call_soon(self._send)  # after what else this turn of the loop brings
+        elif not self._is_told:
+            self._be_patient()
         try:
             return await future
         finally:
@@ -51,7 +54,19 @@ class Lots(Generic[A, T]):
             task = self._loop.create_task(self._answer_lot(lot))
             self._under_way.add(task)
             task.add_done_callback(self._ended)
-            self._loop.call_later(_PATIENCE_S, self._send)
+            if self._waiting:
+                self._be_patient()
+
+    def _be_patient(self) -> None:
+        if self._later is None:
+            self._later = self._loop.call_at(self._sent_at + _PATIENCE_S, self._out_of_patience)
+
+    def _out_of_patience(self) -> None:
+        self._later = None
+        if self._loop.time() >= self._sent_at + _PATIENCE_S:
+            self._send()
+        elif self._waiting:  # another lot went off in the meantime
+            self._be_patient()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

@@ -1,4 +1,7 @@
-"""GetCloneJob, which everybody polls: what waits at the same time is read together, in the loop's own thread if possible."""
+"""GetCloneJob, which everybody polls: what waits at the same time is read together, in the loop's own thread if possible.
+
+A job that has not changed since it was last read is not translated and encoded again either (``models/job_polls.py``).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from api import translate
 from api.call_threads import CallThreads
 from api.handlers import clone_jobs
 from api.handlers.common import attempt
 from api.lots import Lots
+from models.catalog import JobRecord
 from tasks.services import Services
 
 A = TypeVar("A")
@@ -26,25 +31,31 @@ class Polled:
         self._seconds = seconds
         self._polling = services.clone_jobs.polling()
 
-    def lots(self, read: Callable[[A], tuple[Any, Message]], give: Callable[[Any, Message], T]) -> Lots[A, T]:
+    def lots(self, read: Callable[[A], tuple[Any, Message]], give: Callable[[Any, JobRecord], T]) -> Lots[A, T]:
         """``read`` makes of a call what its answer is to be made with, and its request; ``give`` makes the answer.
 
         Either may raise for its own call.
         """
 
+        def wanted(call: A) -> tuple[Any, str]:
+            how, request = read(call)
+            return how, clone_jobs.wanted(request)
+
         async def answer(calls: Sequence[A]) -> Sequence[T | Exception]:
-            asked = [attempt(read, call) for call in calls]
-            requests = [each[1] for each in asked if not isinstance(each, Exception)]
-            responses = iter(await self._responses(requests))
+            asked = [attempt(wanted, call) for call in calls]
+            names = {each[1] for each in asked if not isinstance(each, Exception)}
+            found = await self._polling.get_many(names)
+            if found is None:
+                found = await self._executor.run(self._seconds, self._services.clone_jobs.get_many, names)
             answers: list[T | Exception] = []
             for each in asked:
-                response = each if isinstance(each, Exception) else next(responses)
+                job = each if isinstance(each, Exception) else found[each[1]]
                 if isinstance(each, Exception):
                     answers.append(each)
-                elif isinstance(response, Exception):
-                    answers.append(response)
+                elif isinstance(job, Exception):
+                    answers.append(job)
                 else:
-                    answers.append(attempt(give, each[0], response))
+                    answers.append(attempt(give, each[0], job))
             return answers
 
         return Lots(answer)
@@ -53,8 +64,10 @@ class Polled:
         """Give up what it holds."""
         await self._polling.close()
 
-    async def _responses(self, requests: Sequence[Message]) -> Sequence[Message | Exception]:
-        found = await self._polling.get_many(clone_jobs.names_of(requests))
-        if found is None:
-            return await self._executor.run(self._seconds, clone_jobs.get_together, self._services, requests)
-        return clone_jobs.get_together(self._services, requests, found)
+
+def encoded(job: JobRecord, key: str, encode: Callable[[Message], bytes]) -> bytes:
+    """What ``encode`` makes of the job's message, made once for each key as long as the job is kept."""
+    done = job.encoded.get(key)
+    if done is None:
+        done = job.encoded[key] = encode(translate.clone_job(job))
+    return done

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from api import additions, errors, transcode
+from api import additions, errors, transcode, translate
 from api.additions import ADDITIONS, EVIDENCE, UPLOADS, Addition, evidence, uploads
 from api.additions.evidence import EvidenceRoute
 from api.additions.uploads import UploadRoute
@@ -35,10 +35,11 @@ from api.lots import Lots
 from api.methods import METHODS, Method
 from api.names import CLONE_JOB, check_name
 from api.paths import match_path
-from api.polled import Polled
-from api.system_parameters import Form, read_form
+from api.polled import Polled, encoded
+from api.system_parameters import WHOLE, Form, read_form
 from api.texts import check_json
 from api.uncovered import UNCOVERED, Uncovered, not_covered
+from models.catalog import JobRecord
 from tasks.errors import InvalidArgument
 from tasks.services import Services
 
@@ -85,7 +86,7 @@ class RestApp:
         self._limits = limits or Limits()
         self._polled: Lots[Any, Any] | None = None
         if polled is not None:
-            self._polled = polled.lots(lambda call: _read_call(*call), _shape)
+            self._polled = polled.lots(lambda call: _read_call(*call), _give)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry; HTTP only."""
@@ -134,12 +135,14 @@ class RestApp:
             return JSONResponse(form.shape(answer))
         if route.body == permissions.BODY_WITH_REFERENCES:
             await self._check_references(principal, route, variables, query, raw)
-        return JSONResponse(await self._call(route, variables, query, raw))
+        return await self._call(route, variables, query, raw)
 
-    async def _call(self, method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes) -> Any:
+    async def _call(self, method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes) -> Response:
         if method.polled and self._polled is not None:
-            return await self._polled.ask(self._limits.request_seconds, (method, variables, query, raw))
-        return await self._run(_call, self._services, method, variables, query, raw)
+            given: bytes = await self._polled.ask(self._limits.request_seconds, (method, variables, query, raw))
+        else:
+            given = await self._run(_call, self._services, method, variables, query, raw)
+        return Response(given, media_type=_JSON_TYPES[0])
 
     async def _file(
         self,
@@ -229,9 +232,7 @@ def _find(routes: Iterable[R], verb: str, raw_path: str) -> tuple[R, dict[str, s
     )
 
 
-def _call(
-    services: Services, method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes
-) -> dict[str, Any]:
+def _call(services: Services, method: Method, variables: dict[str, str], query: transcode.Query, raw: bytes) -> bytes:
     """One call of the contract, in a worker thread: JSON costs more than most handlers."""
     form, message = _read_call(method, variables, query, raw)
     return _shape(form, method.handler(services, message))
@@ -242,9 +243,16 @@ def _read_call(method: Method, variables: dict[str, str], query: transcode.Query
     return form, transcode.to_request(method, variables, query, raw)
 
 
-def _shape(form: Form, response: Message) -> dict[str, Any]:
-    shaped: dict[str, Any] = form.shape(transcode.to_json(response, enums_as_integers=form.enums_as_integers))
-    return shaped
+def _give(form: Form, job: JobRecord) -> bytes:
+    """An answer of ``Polled``; what hardly anybody asks for is not kept."""
+    if form == WHOLE:
+        return encoded(job, "rest", functools.partial(_shape, form))
+    return _shape(form, translate.clone_job(job))
+
+
+def _shape(form: Form, response: Message) -> bytes:
+    shaped = form.shape(transcode.to_json(response, enums_as_integers=form.enums_as_integers))
+    return json.dumps(shaped, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _shaped(response: Response, form: Form) -> Response:

@@ -36,7 +36,7 @@ class Form:
         return answer if self.selection is None else _kept(self.selection, answer)
 
 
-_WHOLE = Form()
+WHOLE = Form()
 
 
 def read_form(query: list[tuple[str, str]], descriptor: Descriptor | None) -> Form:
@@ -45,7 +45,7 @@ def read_form(query: list[tuple[str, str]], descriptor: Descriptor | None) -> Fo
     Raises: InvalidArgument for another ``alt`` than JSON, and for a selector that is malformed or names no field.
     """
     if not query:
-        return _WHOLE
+        return WHOLE
     integers, selectors = False, []
     for name, value in query:
         if name in _ALT_NAMES:

@@ -29,9 +29,9 @@ from models.catalog_base import (
 from models.clone_ground import CloneGround
 from models.cycles import CycleWrites
 from models.io_points import io_point
+from models.job_polls import JobPolls
 from models.job_records import JobRecord
 from models.listing import Keys
-from models.loop_reads import LoopReads
 from models.migrating_vms import VmWrites
 from models.projects import project_of
 from models.pruning import PruneWrites
@@ -92,9 +92,9 @@ class Catalog(ResourceWrites, CycleWrites, VmWrites, PruneWrites):
         """Those of the clone jobs that exist, by name, as clients see them, in one statement."""
         return job_records.jobs_in(job_records.BY_NAMES.rows(self.engine, names))
 
-    def loop_reads(self) -> LoopReads:
-        """What ``jobs`` reads, for the running event loop: see ``job_records.jobs_in`` for its rows."""
-        return LoopReads(self.engine, job_records.BY_NAMES, point="catalog.get_many")
+    def job_polls(self) -> JobPolls:
+        """``jobs`` for the running event loop."""
+        return JobPolls(self.engine, point="catalog.get_many")
 
     @io_point("catalog.clone_ground")
     def clone_ground(self, vm_name: str) -> CloneGround | None:

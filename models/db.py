@@ -34,8 +34,8 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
-        if value is None:
-            return None
+        if value is None or value.tzinfo is dt.UTC:  # as the session has it, unless the URL says otherwise
+            return value
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
@@ -44,7 +44,7 @@ class UtcDateTime(TypeDecorator[dt.datetime]):
 # milliseconds, and whoever waits for a lock gets an answer. The URL's own words go first.
 _POSTGRES_TIMES: dict[str, Any] = {
     "connect_timeout": "10", "keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3",
-    "tcp_user_timeout": "30000", "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s",
+    "tcp_user_timeout": "30000", "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s -c timezone=UTC",
 }  # fmt: skip
 
 
@@ -55,14 +55,22 @@ def make_engine(url: str, *, pool_size: int = _POOL_SIZE, echo: bool = False) ->
     """
     parsed = sa.make_url(url)
     backend = parsed.get_backend_name()
+    # use_lifo: a backend that has just worked has its plans made and its caches warm; in turns, all would be cold.
     if backend == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
         return sa.create_engine(
-            parsed, pool_size=pool_size, max_overflow=10, echo=echo, connect_args=_POSTGRES_TIMES | dict(parsed.query)
+            parsed,
+            pool_size=pool_size,
+            max_overflow=10,
+            pool_use_lifo=True,
+            echo=echo,
+            connect_args=_POSTGRES_TIMES | dict(parsed.query),
         )
     if backend != "sqlite":
         raise ValueError(f"database {backend!r} is not supported; use sqlite:///FILE or postgresql://…")
-    engine = sa.create_engine(parsed, pool_size=pool_size, max_overflow=10, echo=echo, connect_args={"timeout": 30})
+    engine = sa.create_engine(
+        parsed, pool_size=pool_size, max_overflow=10, pool_use_lifo=True, echo=echo, connect_args={"timeout": 30}
+    )
     sa.event.listen(engine, "connect", _sqlite_connect)
     sa.event.listen(engine, "begin", _sqlite_begin)
     return engine

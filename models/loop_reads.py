@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -21,20 +22,27 @@ from sqlalchemy.exc import SQLAlchemyError
 from models import io_points
 from models.prepared import PreparedIn, Row
 
-_NAME = b"loop_read"
 _HANGS_S = 1.0  # then the connection is given up; the ordinary way has its own patience
 _AGAIN_S = 1.0  # between two attempts to connect
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``connection``: the number of the connection that it came by, of this process."""
+
+    rows: list[Row]
+    connection: int
+
+
 class LoopReads:
-    """One statement on one PostgreSQL connection; on SQLite it never answers. Belongs to the loop it is made in.
+    """A few statements on one PostgreSQL connection; on SQLite it never answers. Belongs to the loop it is made in.
 
     While a hook is installed at the I/O points it does not answer either: a hook may block, and must not block a loop.
     """
 
-    def __init__(self, engine: Engine, statement: PreparedIn, *, point: str) -> None:
+    def __init__(self, engine: Engine, statements: Sequence[PreparedIn], *, point: str) -> None:
         self._engine = engine
-        self._statement = statement
+        self._statements = statements
         self._point = point
         self._loop = asyncio.get_running_loop()
         self._usable = engine.dialect.name == "postgresql"
@@ -42,23 +50,25 @@ class LoopReads:
         self._connecting: asyncio.Task[None] | None = None
         self._next_attempt = 0.0
         self._waiting: asyncio.Future[list[Row] | None] | None = None
+        self._connection = 0
 
-    async def answer(self, values: Collection[str]) -> list[Row] | None:
-        """The statement's rows for these values; None if that is not possible now."""
+    async def answer(self, values: Collection[str], statement: int = 0) -> Answer | None:
+        """That statement's rows for these values; None if that is not possible now."""
         if not self._usable or io_points.has_hook() or self._waiting is not None:
             return None
         if self._held is None:
             self._connect()
             return None
+        connection = self._connection
         waiting = self._waiting = self._loop.create_future()
         timer = self._loop.call_later(_HANGS_S, self._drop)
         try:
-            self._held.send(list(values))
+            self._held.send(list(values), statement)
         except psycopg.Error:
             self._drop()
         try:
-            rows: list[Row] | None = await waiting
-            return rows
+            rows = await waiting
+            return None if rows is None else Answer(rows, connection)
         finally:
             timer.cancel()
             self._waiting = None
@@ -78,7 +88,7 @@ class LoopReads:
 
     async def _connected(self) -> None:
         try:
-            held = await asyncio.to_thread(io_points.call, self._point, _Held, self._engine, self._statement)
+            held = await asyncio.to_thread(io_points.call, self._point, _Held, self._engine, self._statements)
         except (SQLAlchemyError, psycopg.Error, OSError):
             return  # the ordinary way meets the same error, and tells of it
         finally:
@@ -87,6 +97,7 @@ class LoopReads:
             held.close()
             return
         self._held = held
+        self._connection += 1
         self._loop.add_reader(held.fileno, self._readable)
 
     def _readable(self) -> None:
@@ -110,28 +121,32 @@ class LoopReads:
 
 
 class _Held:
-    """A connection that has left the pool, with the statement prepared on it."""
+    """A connection that has left the pool, with the statements prepared on it."""
 
-    def __init__(self, engine: Engine, statement: PreparedIn) -> None:
-        text, self._convert = statement.numbered(engine)
+    def __init__(self, engine: Engine, statements: Sequence[PreparedIn]) -> None:
+        numbered = [statement.numbered(engine) for statement in statements]
         pooled = engine.raw_connection()
         driver: Any = pooled.driver_connection
         pooled.detach()
         self._driver = driver
         self._pgconn: pq.abc.PGconn = driver.pgconn
         self._adapt = adapt.Transformer(driver)
-        prepared = self._pgconn.prepare(_NAME, text.encode())  # without a transaction around it
-        if prepared.status != pq.ExecStatus.COMMAND_OK:
-            self.close()
-            raise psycopg.OperationalError("the statement could not be prepared")
+        for number, (text, _) in enumerate(numbered):
+            prepared = self._pgconn.prepare(_name(number), text.encode())  # without a transaction around it
+            if prepared.status != pq.ExecStatus.COMMAND_OK:
+                self.close()
+                raise psycopg.OperationalError("the statement could not be prepared")
+        self._converters = [convert for _, convert in numbered]
+        self._convert = self._converters[0]
         self._pgconn.nonblocking = 1
         self.fileno = self._pgconn.socket
         self._result: pq.abc.PGresult | None = None
 
-    def send(self, values: list[str]) -> None:
+    def send(self, values: list[str], statement: int) -> None:
         """Raises: psycopg.Error."""
+        self._convert = self._converters[statement]
         [array] = self._adapt.dump_sequence([values], [adapt.PyFormat.TEXT])
-        self._pgconn.send_query_prepared(_NAME, [array])
+        self._pgconn.send_query_prepared(_name(statement), [array])
         if self._pgconn.flush():
             raise psycopg.OperationalError("the question does not fit into the socket")
 
@@ -155,3 +170,7 @@ class _Held:
     def close(self) -> None:
         """The server is told if it can be; nothing is waited for."""
         self._driver.close()
+
+
+def _name(statement: int) -> bytes:
+    return b"loop_read_%d" % statement

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.cloud import vmmigration_v1 as v1
 from google.protobuf.message import Message
 
 from api import translate
-from api.handlers.common import attempt, idempotency, page_of, paging
+from api.handlers.common import idempotency, page_of, paging
 from api.names import CLONE_JOB, MIGRATING_VM, check_id, check_name
-from models.catalog import JobRecord
-from tasks.errors import NotFound
 from tasks.services import Services
-
-Jobs = Mapping[str, JobRecord | NotFound]
 
 
 def create(services: Services, request: Any) -> Message:
@@ -28,27 +23,12 @@ def create(services: Services, request: Any) -> Message:
 
 def get(services: Services, request: Any) -> Message:
     """One job."""
-    return translate.clone_job(services.clone_jobs.get(check_name("name", request.name, CLONE_JOB), ledger=False))
+    return translate.clone_job(services.clone_jobs.get(wanted(request), ledger=False))
 
 
-def get_together(
-    services: Services, requests: Sequence[Any], found: Jobs | None = None
-) -> Sequence[Message | Exception]:
-    """Several jobs in one read: this is the call that polls. ``found``: what was read already."""
-    names = [_name_of(request) for request in requests]
-    if found is None:
-        found = services.clone_jobs.get_many(names_of(requests))
-    rows = [found[name] if isinstance(name, str) else name for name in names]
-    return [row if isinstance(row, Exception) else attempt(translate.clone_job, row) for row in rows]
-
-
-def names_of(requests: Sequence[Any]) -> set[str]:
-    """What these requests to get a job ask for, as far as they can be read."""
-    return {name for name in map(_name_of, requests) if isinstance(name, str)}
-
-
-def _name_of(request: Any) -> str | Exception:
-    return attempt(check_name, "name", request.name, CLONE_JOB)
+def wanted(request: Any) -> str:
+    """The name of the job that a request to get one asks for. Raises: InvalidArgument."""
+    return check_name("name", request.name, CLONE_JOB)
 
 
 def list_(services: Services, request: Any) -> Message:

@@ -9,8 +9,7 @@ from functools import partial
 from typing import Literal, Unpack, overload
 
 from models.catalog import JobRecord
-from models.job_records import jobs_in
-from models.loop_reads import LoopReads
+from models.job_polls import JobPolls
 from models.operations import RequestIdReused
 from models.schema import CloneJob, JobEvent, MigratingVm, Operation
 from models.states import JobState, Verdict
@@ -107,7 +106,7 @@ class CloneJobService:
 
     def polling(self) -> Polling:
         """``get_many`` for the running event loop."""
-        return Polling(self._catalog.loop_reads())
+        return Polling(self._catalog.job_polls())
 
     def cancel(self, name: str) -> Operation:
         """Set the verdict CANCEL; the operation ends when nothing that the job made exists any more.
@@ -152,17 +151,17 @@ class CloneJobService:
 class Polling:
     """The jobs that clients ask for again and again, read in the event loop's own thread where that is possible."""
 
-    def __init__(self, reads: LoopReads) -> None:
-        self._reads = reads
+    def __init__(self, polls: JobPolls) -> None:
+        self._polls = polls
 
     async def get_many(self, names: Collection[str]) -> dict[str, JobRecord | NotFound] | None:
         """As ``CloneJobService.get_many``; None if it is to be asked instead."""
-        rows = await self._reads.answer(names)
-        return None if rows is None else _found(names, jobs_in(rows))
+        jobs = await self._polls.jobs(names)
+        return None if jobs is None else _found(names, jobs)
 
     async def close(self) -> None:
         """Give the connection up."""
-        await self._reads.close()
+        await self._polls.close()
 
 
 def _found(names: Collection[str], jobs: Mapping[str, JobRecord]) -> dict[str, JobRecord | NotFound]:

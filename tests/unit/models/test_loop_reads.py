@@ -7,7 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from models import io_points, job_records, loop_reads
+from models.loop_reads import LoopReads
 
+JOBS = 1  # the second statement
 TERMINATE = sa.text(
     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid != pg_backend_pid()"
@@ -16,7 +18,7 @@ TERMINATE = sa.text(
 
 @contextlib.asynccontextmanager
 async def reads(world):
-    made = world.runtime.catalog.loop_reads()
+    made = LoopReads(world.engine, (job_records.REVISIONS, job_records.BY_NAMES), point="catalog.get_many")
     try:
         yield made
     finally:
@@ -26,9 +28,9 @@ async def reads(world):
 async def answered(made, names):
     """The rows, once it is connected."""
     for _ in range(2000):
-        rows = await made.answer(names)
-        if rows is not None:
-            return job_records.jobs_in(rows)
+        answer = await made.answer(names, JOBS)
+        if answer is not None:
+            return job_records.jobs_in(answer.rows)
         await asyncio.sleep(0.005)
     raise AssertionError("it never answered")
 
@@ -70,8 +72,8 @@ def test_two_questions_at_once_are_not_mixed_up(postgres):
     async def main():
         async with reads(postgres) as made:
             await answered(made, [name])
-            first, second = await asyncio.gather(made.answer([name]), made.answer(["nobody"]))
-            assert list(job_records.jobs_in(first)) == [name]
+            first, second = await asyncio.gather(made.answer([name], JOBS), made.answer(["nobody"], JOBS))
+            assert list(job_records.jobs_in(first.rows)) == [name]
             assert second is None  # the connection was busy: the ordinary way
 
     asyncio.run(main())
@@ -85,7 +87,7 @@ def test_a_connection_that_the_server_ends_is_made_again(postgres):
             await answered(made, [name])
             with other(postgres) as administrator:
                 administrator.execute(TERMINATE)
-            assert await made.answer([name]) is None
+            assert await made.answer([name], JOBS) is None
             assert list(await answered(made, [name])) == [name]
 
     asyncio.run(main())
@@ -101,7 +103,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for(postgres, monkeypatch):
             with other(postgres) as administrator:
                 administrator.execute(sa.text("BEGIN"))
                 administrator.execute(sa.text("LOCK TABLE clone_jobs IN ACCESS EXCLUSIVE MODE"))
-                assert await made.answer([name]) is None
+                assert await made.answer([name], JOBS) is None
                 administrator.execute(sa.text("ROLLBACK"))
             assert list(await answered(made, [name])) == [name]
 
@@ -116,7 +118,7 @@ def test_a_statement_that_fails_is_left_to_the_ordinary_way(postgres):
             await answered(made, [name])
             with other(postgres) as administrator:
                 administrator.execute(sa.text("ALTER TABLE clone_steps RENAME TO elsewhere"))
-                assert await made.answer([name]) is None
+                assert await made.answer([name], JOBS) is None
                 administrator.execute(sa.text("ALTER TABLE elsewhere RENAME TO clone_steps"))
             assert list(await answered(made, [name])) == [name]
 
@@ -129,13 +131,13 @@ def test_a_caller_that_goes_away_leaves_nothing_for_the_next(postgres):
     async def main():
         async with reads(postgres) as made:
             await answered(made, [name])
-            gone = asyncio.ensure_future(made.answer([name]))
+            gone = asyncio.ensure_future(made.answer([name], JOBS))
             await asyncio.sleep(0)
             gone.cancel()
             await asyncio.wait([gone])
             for _ in range(20):
-                rows = await made.answer(["nobody"])
-                assert not rows
+                answer = await made.answer(["nobody"], JOBS)
+                assert answer is None or not answer.rows
 
     asyncio.run(main())
 
@@ -148,7 +150,7 @@ def test_it_does_not_answer_while_the_points_are_watched(postgres):
             await answered(made, [name])
             io_points.install_hook(lambda point, phase: None)
             try:
-                assert await made.answer([name]) is None
+                assert await made.answer([name], JOBS) is None
             finally:
                 io_points.install_hook(None)
 
@@ -162,9 +164,9 @@ def test_sqlite_and_a_closed_one_never_answer(world):
         async with reads(world) as made:
             if world.engine.dialect.name == "sqlite":
                 for _ in range(3):
-                    assert await made.answer([name]) is None
+                    assert await made.answer([name], JOBS) is None
         for _ in range(3):
-            assert await made.answer([name]) is None
+            assert await made.answer([name], JOBS) is None
 
     asyncio.run(main())
     assert world.engine.pool.checkedout() == 0

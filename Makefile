@@ -25,10 +25,13 @@ demo-stop: $(VENV)/.run ## end what KEEP=1 make demo left running
 up: $(VENV)/.run ## run the whole service here, in the foreground (data in ./data)
 	@$(BIN)/clonejob up
 
+# Tests of processes wait much: one lane more than cores keeps these at work. Hundreds of processes are started, which
+# all compile everything anew where no bytecode may be written.
+test: LANES ?= $(shell expr $$(nproc 2>/dev/null || echo 1) + 1)
 .PHONY: test
 test: $(VENV)/.dev ## all tests
 	@$(MAKE) --no-print-directory qemu linux-guest-tools compose-tools || [ "$$CI" != true ]
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(LANES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev ## formatting, lint, types, layers

@@ -212,6 +212,7 @@ OURS: dict[str, Schema] = {
         deleted=_list(ref("clonejob.Orphan")),
         missing=_list(_object(
             target=_TEXT, kind=_TEXT, name=_TEXT, uid=_MAYBE_TEXT, jobId=_TEXT, jobName=_TEXT, state=_TEXT,
+            deletedTime=_MAYBE_TIME,
         )),
         strangers=_list(_object(
             target=_TEXT, kind=_TEXT, name=_TEXT, uid=_TEXT, jobName=_MAYBE_TEXT, why=_TEXT, meaning=_TEXT,

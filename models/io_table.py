@@ -126,6 +126,7 @@ POINTS = (
     Point(90, "catalog.mark_pruned", "catalog", _USER),
     Point(91, "catalog.forget_pruned", "catalog", _USER),
     Point(92, "target.kept.adapted_image", "create", _CLIENT),
+    Point(93, "store.note_deleted_by_user", "catalog", _USER),
 )
 
 _ROW = re.compile(r"^\| (\d+) \| `([a-z_.]+)`", re.MULTILINE)

@@ -62,6 +62,7 @@ class Expected(NamedTuple):
     state: LedgerState
     created_time: dt.datetime | None
     job_name: str
+    absent_time: dt.datetime | None  # its user deleted it with our tool, and it was seen to be gone
 
 
 def key_of(row: OrphanSighting) -> OrphanKey:
@@ -109,7 +110,7 @@ class OrphanStore:
         )
         query = (
             sa.select(LedgerRow.job_id, LedgerRow.position, LedgerRow.kind, LedgerRow.name, LedgerRow.uid,
-                      LedgerRow.state, LedgerRow.created_time, CloneJob.name)
+                      LedgerRow.state, LedgerRow.created_time, CloneJob.name, LedgerRow.absent_time)
             .join(CloneJob, CloneJob.id == LedgerRow.job_id)
             .where(CloneJob.target == target, there, LedgerRow.created_time <= before)
             .order_by(LedgerRow.job_id, LedgerRow.position).limit(limit)

@@ -83,6 +83,7 @@ class QemuTarget:
         self._has_vmhost = options.vmhost
         self._machines = Machines(self._folders, host_of(self.root, self._folders, options, call_timeout_s))
         self._tombstones = Tombstones(self.root / "tombstones", durable=True)
+        self.remove_tombstone = self._tombstones.remove_of_kit  # for the conformance kit
         tools = DiskTools(qemu_img, qemu_io, timeout_s=call_timeout_s * _TOOL_SHARE)
         self._kept = KeptAdaptations(self.root, snapshots, os_adaptation, lock_timeout_s=call_timeout_s * _KEEP_SHARE)
         self._adapted = AdaptedImages(tools, self._kept, os_adaptation, timeout_s=call_timeout_s * _ADAPT_SHARE)
@@ -150,8 +151,7 @@ class QemuTarget:
         """See ``Target.inventory``."""
         with storage_errors_translated():
             found = [seen for ref in self._folders.refs() if (seen := self.find(ref)) is not None]
-        known = {seen.uid for seen in found}
-        lone = [seen for seen in self._machines.orphans() if seen.uid not in known]
+        lone = [seen for seen in self._machines.orphans() if seen.uid not in {each.uid for each in found}]
         return [seen for seen in (*found, *lone) if seen.job_id is not None]
 
     def held_snapshots(self) -> set[str]:

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, cast
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from targets.errors import RefusedError, TransientError
 from targets.local_files import fsync_folder
@@ -63,8 +63,13 @@ def flatten_running(disk: Path, machine: Path, progress: Progress) -> None:
     on, and the next call waits for it."""
     try:
         asyncio.run(_stream(disk, machine, progress))
+    except ExecuteError as error:  # QEMU's own words
+        raise TransientError(f"The running machine did not copy its disk: {error}; try again.") from error
     except (QMPError, EOFError, OSError, TimeoutError) as error:
-        raise TransientError(f"The running machine did not copy its disk ({error}); try again.") from error
+        raise TransientError(
+            "The machine ended, or QEMU does not answer any more, while its disk was being copied; the disk is as it was, and "
+            "holds its snapshot still; try again."
+        ) from error
 
 
 async def _stream(disk: Path, machine: Path, progress: Progress) -> None:

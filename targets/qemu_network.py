@@ -7,12 +7,14 @@ gateway that answers, and no way to the host or anywhere else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from targets.errors import UnsupportedError
+from targets.registry import Finding
 
 
 class Network(BaseModel):
@@ -33,6 +35,8 @@ class Network(BaseModel):
 
 
 _ISOLATED = Network()
+_INTERFACES = Path("/sys/class/net")  # the kernel's own list
+_HELPER_RULES = Path("/etc/qemu/bridge.conf")
 
 
 def networks_of(details: Mapping[str, Any], configured: Mapping[str, Network]) -> list[Network]:
@@ -43,6 +47,37 @@ def networks_of(details: Mapping[str, Any], configured: Mapping[str, Network]) -
     """
     interfaces: Sequence[Mapping[str, Any]] = details.get("networkInterfaces", ())
     return [_network(each, configured) for each in interfaces] or [_ISOLATED]
+
+
+def bridge_findings(configured: Mapping[str, Network]) -> Iterator[Finding]:
+    """Bridges that this machine does not have, or that QEMU's helper may not use."""
+    for name, network in configured.items():
+        bridge = network.bridge
+        if not bridge:
+            continue
+        if not (_INTERFACES / bridge / "bridge").is_dir():
+            what = "is no bridge" if (_INTERFACES / bridge).exists() else "does not exist on this machine"
+            yield Finding(
+                f"network {name}: {bridge} {what}",
+                f"make it (ip link add {bridge} type bridge; ip link set {bridge} up), or name another bridge in networks",
+            )
+        elif not _is_allowed(bridge):
+            yield Finding(
+                f"network {name}: {_HELPER_RULES} does not allow QEMU's helper to use {bridge}",
+                f"add the line 'allow {bridge}' to it",
+                is_certain=False,  # a QEMU of another make reads the file elsewhere
+            )
+
+
+def _is_allowed(bridge: str) -> bool:
+    """By the helper's rules; one that we may not read, or that includes another file, says nothing against it."""
+    try:
+        rules = [line.split() for line in _HELPER_RULES.read_text(errors="replace").splitlines()]
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return any(rule[:1] == ["include"] or rule[:2] in (["allow", bridge], ["allow", "all"]) for rule in rules)
 
 
 def network_arguments(networks: Sequence[Network], job_id: str) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from targets.adaptation.policy import Policy
 from targets.base import Target
-from targets.qemu_network import Network
-from targets.registry import Place, TargetOptions
+from targets.qemu_network import Network, bridge_findings
+from targets.qemu_user import user_findings
+from targets.registry import Finding, Place, TargetOptions
 
 if TYPE_CHECKING:
     from targets.qemu_machines import MachineOptions
@@ -65,3 +67,8 @@ class QemuOptions(TargetOptions):
             accel=self.accel, networks=self.networks, seed=self.seed, run_as=self.run_as, scope=self.scope,
             vmhost=self.vmhost,
         )  # fmt: skip
+
+    def findings(self) -> Iterator[Finding]:
+        """A user or a bridge that this machine does not have."""
+        yield from user_findings(self.run_as)
+        yield from bridge_findings(self.networks)

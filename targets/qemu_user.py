@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from targets.errors import UnsupportedError
 from targets.qemu_tools import find_tool
+from targets.registry import Finding
 
 _SYSTEMD = Path("/run/systemd/system")  # there if and only if systemd is the init system
 
@@ -21,6 +22,30 @@ def check_user(name: str) -> None:
     if os.geteuid() not in (0, user.pw_uid):
         raise UnsupportedError(f"Only a worker that is root can run QEMU as {name!r}; leave run_as empty.")
     find_tool("setpriv")
+
+
+def user_findings(name: str) -> Iterator[Finding]:
+    """Why QEMU cannot run as that user; whoever looks may be another user than the worker."""
+    if not name:
+        return
+    try:
+        user = _user(name)
+    except UnsupportedError:
+        yield Finding(
+            f"run_as: there is no user {name!r} on this machine",
+            f"make it (useradd --system {name}), or name another one in run_as",
+        )
+        return
+    if os.geteuid() not in (0, user.pw_uid):
+        yield Finding(
+            f"run_as {name!r} needs a worker that is root, and this is run by another user",
+            "run the workers as root, or leave run_as empty",
+            is_certain=False,
+        )
+    try:
+        find_tool("setpriv")
+    except UnsupportedError as error:
+        yield Finding(f"run_as: {error}".rstrip("."), "install util-linux, or leave run_as empty")
 
 
 def as_user(name: str) -> list[str]:

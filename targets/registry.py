@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +41,18 @@ class Place:
     call_timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why clones cannot be made with these options on this machine, and what to do about it.
+
+    ``is_certain``: False if it may be otherwise for the service, which may run as another user or elsewhere.
+    """
+
+    detail: str
+    action: str
+    is_certain: bool = True
+
+
 class TargetOptions(BaseModel, abc.ABC):
     """The options of one type of target, validated when the settings are read.
 
@@ -56,6 +68,10 @@ class TargetOptions(BaseModel, abc.ABC):
     @abc.abstractmethod
     def make(self, place: Place) -> Target:
         """The target. Makes no connection yet. Raises: UnsupportedError if what it needs is not installed."""
+
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong with them on this machine, for ``clonejob doctor``: a look that makes nothing and calls no provider."""
+        yield from ()
 
 
 class UnknownTargetTypeError(ValueError):

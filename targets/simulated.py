@@ -67,6 +67,7 @@ class SimulatedTarget:
         self._keeps_tombstones = keeps_tombstones
         self._store = SimulatedStore(self.root, clock, lock_timeout_s=call_timeout_s)
         self._tombstones = Tombstones(self.root / "tombstones", durable=False)
+        self.remove_tombstone = self._tombstones.remove_of_kit  # for the conformance kit
         self._script = FaultScript(self.root)
         self._log = CallLog(self.root / "calls.jsonl", clock)
 

@@ -170,7 +170,7 @@ class _Look:
         for row in self._missing:
             if is_of(self._project, row.job_name):
                 found.missing.append(Missing(self._target, row.kind, row.name, row.uid, row.job_id, row.job_name,
-                                             str(row.state)))  # fmt: skip
+                                             str(row.state), row.absent_time))  # fmt: skip
         for each, why, job_name in self._strangers:
             if is_of(self._project, job_name):
                 found.strangers.append(Stranger(self._target, str(each.ref.kind), each.ref.name, each.uid, job_name,
@@ -211,8 +211,10 @@ class _Look:
 
     def _look_for_expected(self, calls: TargetCalls, shown: _Shown, started: dt.datetime) -> None:
         absent = [row for row in self._expected(started) if not _is_shown(row, shown)]
+        gone = [row for row in absent if row.absent_time is not None]  # seen by who deleted it
+        absent = [row for row in absent if row.absent_time is None]
         absent.sort(key=lambda row: row.created_time or started, reverse=True)
-        gone = absent[_MOST_LOOKS:]
+        gone += absent[_MOST_LOOKS:]
         for row in absent[:_MOST_LOOKS]:
             seen = calls.find_ref(_ref(row.kind, row.name), row.job_id)
             if seen is not None and seen.job_id == row.job_id:

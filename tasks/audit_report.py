@@ -66,7 +66,10 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A ledger row says that it exists, and the target does not show it: perhaps its user deleted it."""
+    """A ledger row says that it exists, and the target does not show it: perhaps its user deleted it.
+
+    ``deleted_time``: when its user did so with ``clonejob instance delete``; None if nobody knows.
+    """
 
     target: str
     kind: str
@@ -75,6 +78,7 @@ class Missing:
     job_id: str
     job_name: str
     state: str
+    deleted_time: dt.datetime | None
 
 
 @dataclass(frozen=True, slots=True)

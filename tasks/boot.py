@@ -33,13 +33,19 @@ Json = dict[str, Any]
 class NotBootedError(PermanentError):
     """The clone had to boot and did not. ``action`` says what to do."""
 
-    def __init__(self, instance: str, found: Found, timeout_s: float) -> None:
+    def __init__(self, instance: str, found: Found, policy: BootPolicy) -> None:
         why = found.report.detail.rstrip(".")
         seen = f"boot verdict {found.verdict}" + (f", {why}" if why else "")
         super().__init__(f"{instance} was to boot (require_boot) and did not: {seen}")
+        pattern = (
+            f"its target's boot_pattern is {policy.pattern!r}, which the console of a booted guest must match"
+            if policy.pattern is not None
+            else "one that has booted and shows no login prompt needs a boot_pattern of its target that its console matches"
+        )
         self.action = (
             "Look at its console and screen with clonejob show JOB --evidence, mend the source VM or its adaptation, and "
-            f"clone it again; a guest that needs longer than {timeout_s:g} s needs a longer boot_timeout_s. To clone it "
+            f"clone it again. A guest that needs longer than {policy.timeout_s:g} s needs a longer boot_timeout_s; {pattern}. "
+            "To clone it "
             f"whether it boots or not, set require_boot of its target to false, or {REQUIRE_BOOT_KEY}=false in its metadata."
         )
 
@@ -96,7 +102,7 @@ def watch_boot(work: Work, row: LedgerRow, uid: str) -> None:
     work.runtime.store.note_progress(work.held.lease, work.position, percent=100, detail=f"boot: {last.verdict}",
                                      boot=boot)  # fmt: skip
     if policy.required and last.verdict is not BootVerdict.BOOTED:
-        raise NotBootedError(row.name, last, policy.timeout_s)
+        raise NotBootedError(row.name, last, policy)
 
 
 def _is_over(work: Work) -> bool:

@@ -111,6 +111,8 @@ class World:
         self.clock = Clock()
         self.engine = make_engine(database_url or f"sqlite:///{tmp_path}/db.sqlite3")
         prepare(self.engine)
+        if self.engine.dialect.name == "sqlite":  # no test survives a power cut
+            sa.event.listen(self.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
         self.mail = mail or Mailbox()
         self.target = SimulatedTarget(tmp_path / "target", clock=target_clock or self.clock.timestamp, **target_options)
         self.snapshots = FileSnapshotStore(tmp_path / "snapshots")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from targets.errors import TransientError
 from targets.qemu_accel import found_before
 from targets.qemu_options import QemuOptions
+from targets.registry import Finding
 from worker.doctor_check import QEMU, Check
 from worker.settings import Settings, TargetSettings
 from worker.vmhost import client_of
@@ -19,10 +20,24 @@ def target_checks(settings: Settings) -> Iterator[Check]:
     """Whether each configured target can be used here, as far as that can be seen without using it."""
     for name, target in settings.targets.items():
         options = target.options
+        found = [_of_finding(name, finding) for finding in options.findings()]
+        yield from found
         if isinstance(options, QemuOptions):
-            yield _qemu(settings, name, target, options)
-        else:
-            yield Check(f"target {name}", "ok", target.type)
+            qemu = _qemu(settings, name, target, options)
+            if qemu.status != "ok" or not found:
+                yield qemu
+        elif not found:
+            yield Check(f"target {name}", "ok", _seen(target))
+
+
+def _of_finding(name: str, finding: Finding) -> Check:
+    return Check(f"target {name}", "fail" if finding.is_certain else "warn", finding.detail, finding.action)
+
+
+def _seen(target: TargetSettings) -> str:
+    if not target.options.is_billable:
+        return target.type
+    return f"{target.type}; whether the provider lets us in, only a call to it tells"
 
 
 def _qemu(settings: Settings, name: str, target: TargetSettings, options: QemuOptions) -> Check:

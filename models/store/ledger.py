@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,6 +60,19 @@ class LedgerWrites(StoreBase):
             if count == 0:
                 raise NotReady(f"{row.kind} {row.name} cannot go from {row.state} to {state}")
             self._event(session, job, f"resource_{state.lower()}", f"{row.kind} {row.name}")
+
+    @io_point("store.note_deleted_by_user")
+    def note_deleted_by_user(self, job_id: str, gone: Iterable[tuple[str, str, str]]) -> None:
+        """Note of kept resources (kind, name, uid) that their user deleted them with our tool, and that they were seen to be
+        gone. The rows stay KEPT: what is kept is never the service's to delete."""
+        with self._sessions.begin() as session:
+            job = self._lock(session, job_id)
+            for kind, name, uid in gone if job is not None else ():
+                assert job is not None
+                where = (LedgerRow.job_id == job_id, LedgerRow.kind == kind, LedgerRow.name == name,
+                         LedgerRow.uid == uid, LedgerRow.state == LedgerState.KEPT)  # fmt: skip
+                if changed(session.execute(sa.update(LedgerRow).where(*where).values(absent_time=self.clock()))):
+                    self._event(session, job, "deleted_by_user", f"{kind} {name}, with clonejob instance delete")
 
     @io_point("store.claim_cleanup")
     def claim_cleanup(self, job_id: str, epoch: int, owner: str) -> CloneJob | None:

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from targets.compute_engine.credentials import read_credentials
 from targets.compute_engine.errors import NotFoundError, api_error
 from targets.compute_engine.options import ComputeEngineOptions
 from targets.errors import RefusedError, TransientError
 
 Json = dict[str, Any]
-_SCOPES = ("https://www.googleapis.com/auth/compute",)
 _LEAST_S = 0.05  # with less time than this left, a call is not begun
 
 
@@ -77,33 +77,13 @@ class ComputeApi:
                 from google.cloud import compute_v1
 
                 if self._credentials is None:
-                    self._credentials = self._read_credentials()
+                    self._credentials = read_credentials(self.options)
                 made = getattr(compute_v1, class_name)(
                     credentials=self._credentials,
                     client_options=ClientOptions(api_endpoint=self.options.endpoint or None),
                 )
                 self._clients[class_name] = made
             return self._clients[class_name]
-
-    def _read_credentials(self) -> Any:
-        import google.auth
-        from google.auth.credentials import AnonymousCredentials
-        from google.auth.exceptions import GoogleAuthError
-        from google.oauth2 import service_account
-
-        if self.options.is_stand_in:
-            return AnonymousCredentials()  # type: ignore[no-untyped-call, unused-ignore]
-        try:
-            if self.options.credentials_file is not None:
-                return service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call, unused-ignore]
-                    str(self.options.credentials_file), scopes=_SCOPES
-                )
-            return google.auth.default(scopes=_SCOPES)[0]
-        except (GoogleAuthError, OSError, ValueError) as error:
-            raise RefusedError(
-                "There are no credentials for Compute Engine: name a service account's key file with credentials_file, or "
-                f"run gcloud auth application-default login ({error})"
-            ) from error
 
 
 class Calls:

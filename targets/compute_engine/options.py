@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -12,8 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from targets.base import Target
-from targets.errors import UnsupportedError
-from targets.registry import Place, TargetOptions
+from targets.errors import RefusedError, UnsupportedError
+from targets.registry import Finding, Place, TargetOptions
 
 BOOTED_PATTERN = r"\blogin: |BOOTED hostname=[^\n]*\n"
 NO_BOOT_PATTERN = r"No bootable (?:device|option or device was found)"
@@ -81,13 +82,30 @@ class ComputeEngineOptions(TargetOptions):
 
     def make(self, place: Place) -> Target:
         """The target; makes no connection and imports no SDK yet."""
-        if importlib.util.find_spec("google.cloud.compute_v1") is None:
+        if not _is_installed():
             raise UnsupportedError(
                 f"Target {place.name} needs Google's client library: pip install 'clonejob[compute-engine]'"
             )
         from targets.compute_engine.target import ComputeEngineTarget
 
         return ComputeEngineTarget(self, name=place.name, call_timeout_s=place.call_timeout_s)
+
+    def findings(self) -> Iterator[Finding]:
+        """The client library or credentials that are missing; whether Google takes them is not asked."""
+        from targets.compute_engine.credentials import read_credentials
+
+        if not _is_installed():
+            yield Finding("Google's client library is not installed", "pip install 'clonejob[compute-engine]'")
+            return
+        try:
+            read_credentials(self)
+        except RefusedError as error:
+            what, _, action = str(error).partition(": ")
+            yield Finding(what, action)
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("google.cloud.compute_v1") is not None
 
 
 def is_loopback(host: str) -> bool:

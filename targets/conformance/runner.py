@@ -22,8 +22,9 @@ from targets.conformance import (
 )
 from targets.conformance.bench import Bench, shown
 from targets.conformance.check import Check, CheckFailedError, NotApplicableError, Outcome
-from targets.conformance.stage import Stage
+from targets.conformance.stage import Stage, TombstoneKeeper
 from targets.errors import PermanentError, TargetError, TransientError
+from targets.local_files import KIT_PREFIX
 
 _MODULES = (creating, planning, losing, waiting, owning, labelling, naming, deleting, burying, running)
 CHECKS: tuple[Check, ...] = tuple(
@@ -44,7 +45,7 @@ class Result:
 
 def new_run() -> str:
     """Prefix of all job ids and names of one run."""
-    return f"kit-{uuid.uuid4().hex[:8]}"
+    return f"{KIT_PREFIX}{uuid.uuid4().hex[:8]}"
 
 
 def run(
@@ -99,11 +100,14 @@ def remove_all(bench: Bench, on_left: Callable[[str], None]) -> list[str]:
         for seen in _of_jobs(target, jobs) if jobs else ():
             if not any(each.startswith(f"{seen.ref} ") for each in left):
                 left += _remove(bench, target, seen.ref, str(seen.job_id))
+        if isinstance(target, TombstoneKeeper):
+            for job_id in bench.notes.buried:
+                target.remove_tombstone(job_id)
     except KeyboardInterrupt:
         left += [f"{ref} of job {job_id}, if it exists: its removal was interrupted" for ref, job_id in waiting]
         raise
     except Exception as error:  # noqa: BLE001 - the target's own code
-        left.append(f"perhaps more of the jobs {bench.prefix}-…: the inventory failed ({error})")
+        left.append(f"perhaps more of the jobs {bench.prefix}-…: the last look failed ({error})")
     finally:
         for each in left:
             on_left(each)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from targets.base import ResourceKind, ResourceRef, ResourceSpec, Snapshot, Target
+
+
+@runtime_checkable
+class TombstoneKeeper(Protocol):
+    """What a target may offer whose tombstones are files of its own: the kit leaves none behind."""
+
+    def remove_tombstone(self, job_id: str) -> None:
+        """Take the tombstone of one of the kit's jobs away. Raises: RefusedError for a job that is not the kit's."""
 
 
 @dataclass(frozen=True, slots=True)

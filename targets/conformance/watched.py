@@ -18,10 +18,11 @@ REMOVAL_ORDER = (ResourceKind.INSTANCE, ResourceKind.DISK, ResourceKind.BOOT_IMA
 
 @dataclass
 class Notes:
-    """What one check did: each name with the job for which it was to be made, and the longest calls."""
+    """What one check did: each name with the job for which it was to be made, the jobs it buried, the longest calls."""
 
     intended: dict[tuple[ResourceRef, str], None] = field(default_factory=dict)
     slowest_s: dict[str, float] = field(default_factory=dict)
+    buried: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def intend(self, ref: ResourceRef, job_id: str) -> None:
@@ -70,6 +71,8 @@ class WatchedTarget:
 
     def bury(self, job_id: str) -> None:
         """See ``Target.bury``."""
+        with self._notes.lock:
+            self._notes.buried.add(job_id)
         self._call("bury", lambda: self.inner.bury(job_id))
 
     def inventory(self) -> list[Observed]:

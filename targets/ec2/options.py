@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from targets.base import Target
 from targets.errors import UnsupportedError
-from targets.registry import Place, TargetOptions
+from targets.registry import Finding, Place, TargetOptions
 
 DISK_TYPES = {
     "COMPUTE_ENGINE_DISK_TYPE_UNSPECIFIED": "gp3",
@@ -65,11 +65,35 @@ class Ec2Options(TargetOptions):
 
     def make(self, place: Place) -> Target:
         """The target; no call is made yet. Raises: UnsupportedError without boto3."""
-        if importlib.util.find_spec("boto3") is None:
+        if not _is_installed():
             raise UnsupportedError("A target of type ec2 needs boto3; install it: pip install 'clonejob[ec2]'")
         from targets.ec2.target import Ec2Target
 
         return Ec2Target(self, name=place.name, call_timeout_s=place.call_timeout_s)
+
+    def findings(self) -> Iterator[Finding]:
+        """boto3 or credentials that are missing; whether EC2 takes them is not asked."""
+        if not _is_installed():
+            yield Finding("boto3 is not installed", "pip install 'clonejob[ec2]'")
+            return
+        import boto3
+        from botocore.exceptions import BotoCoreError
+
+        advice = (
+            "give the workers AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE, ~/.aws), or an "
+            "instance's role; see docs/ec2.md"
+        )
+        try:
+            found = boto3.session.Session(region_name=self.region).get_credentials()
+        except BotoCoreError as error:
+            yield Finding(f"AWS credentials cannot be read ({error})", advice)
+            return
+        if found is None:
+            yield Finding("there are no AWS credentials here", advice)
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("boto3") is not None
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from instance_lab import Lab
+from packages import install
+from target_types import TYPES
 
 from worker.cli import main
 from worker.cli.client import Client
@@ -103,3 +106,25 @@ def clonejob(monkeypatch, tmp_path, capsys):
         return SimpleNamespace(code=int(end.value.code), out=printed.out, err=printed.err)
 
     return run
+
+
+@pytest.fixture
+def configured(clonejob, tmp_path, monkeypatch):
+    """Targets of another package's types, each named like its type."""
+    site = tmp_path / "site"
+    site.mkdir()
+    names = ("forgetful", "protected", "ended", "killed", "provider")
+    install(site, "acme-targets", "2.0", "acme_targets", TYPES, **{name: name for name in names})
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "acme_targets", raising=False)
+    targets = {name: {"type": name} for name in (*names, "simulated")}
+    monkeypatch.setenv("CLONEJOB_TARGETS", json.dumps(targets))
+    return tmp_path / "data" / "targets"
+
+
+@pytest.fixture
+def lab(clonejob, tmp_path):
+    """In ``./data``, where commands look; ``clonejob`` has emptied the environment."""
+    made = Lab(tmp_path / "data")
+    yield made
+    made.runtime.store.engine.dispose()

@@ -4,84 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
+from instance_lab import instance_of, one_line
 
-from conftest import missing
-from targets import qemu_vm
-from targets.base import BootVerdict, ResourceKind, ResourceRef
-from targets.guest import build_disk
-from targets.qemu_host import root_id_of
+from targets.base import ResourceKind, ResourceRef
 from tasks import steps
-from tasks.services import Request, Services
+from tasks.services import Services
 from worker.cli import clones, instances, output
-from worker.composition import build_runtime, upgrade_database
+from worker.composition import build_runtime
 from worker.settings import load_settings
-
-PARENT = "projects/clonejob/locations/global"
-
-
-class Lab:
-    """A data folder as the service keeps it, without the service."""
-
-    def __init__(self, data_dir):
-        data_dir.mkdir()
-        self.settings = load_settings(data_dir=data_dir, inline_wait_s=0.2, poll_s=0.05)
-        upgrade_database(self.settings)
-        self.sent = []
-        publisher = SimpleNamespace(steps=lambda *message: bool(self.sent.append(message)) or True)
-        self.runtime = build_runtime(self.settings, publisher)
-        self.targets = self.runtime.targets
-        self.services = Services(self.runtime)
-        self.services.sources.create(PARENT, "default", {}, Request())
-
-    def add_vm(self, vm_id, target, **defaults):
-        projects = f"{PARENT}/targetProjects"
-        if not self.services.target_projects.list(PARENT).items:
-            for each in self.targets:
-                self.services.target_projects.create(PARENT, each, {"project": each}, Request())
-        body = {"computeEngineTargetDefaults": {"targetProject": f"{projects}/{target}", **defaults}}
-        _, vm = self.services.migrating_vms.create(f"{PARENT}/sources/default", vm_id, body, Request())
-        self.upload(vm.name)
-        return vm.name
-
-    def upload(self, vm_name):
-        disk = self.settings.data_dir / "disk.img"
-        build_disk(disk, data="cycle 1", size_bytes=1024 * 1024)
-        cycle = self.services.cycles.begin(vm_name)
-        self.services.cycles.put_disk(cycle.name, 0, "raw", [disk.read_bytes()])
-        self.services.cycles.finish(cycle.name)
-
-    def clone(self, vm_id, target="simulated", *, until=99, **defaults):
-        """A job of a new VM, brought to the step at position ``until``, or to its end; its row."""
-        self.services.clone_jobs.create(self.add_vm(vm_id, target, **defaults), "c1", Request())
-        job_id, epoch, _, kinds = self.sent.pop()
-        for position in range(min(until, len(kinds) + 1)):
-            outcome = steps.run_step(self.runtime, job_id, epoch, position)
-            while outcome.result is steps.Result.AGAIN:
-                time.sleep(outcome.pause_s)
-                outcome = steps.run_step(self.runtime, job_id, epoch, position)
-            assert outcome.result is steps.Result.DONE, outcome
-        return self.runtime.store.get_job(job_id)
-
-    def names(self, target="simulated"):
-        return sorted(seen.ref.name for seen in self.targets[target].inventory())
-
-
-def instance_of(job):
-    return next(row.name for row in job.ledger if row.kind == "instance")
-
-
-@pytest.fixture
-def lab(clonejob, tmp_path):
-    """In ``./data``, where commands look; ``clonejob`` has emptied the environment."""
-    made = Lab(tmp_path / "data")
-    yield made
-    made.runtime.store.engine.dispose()
 
 
 @pytest.fixture
@@ -93,12 +27,6 @@ def asked(monkeypatch):
         monkeypatch.setattr("click.termui.visible_prompt_func", lambda *_: text)
 
     return answer
-
-
-def one_line(result):
-    assert result.err.startswith("error: "), result.err
-    assert result.err.count("\n") == 1, result.err
-    return result.err
 
 
 def test_list_shows_every_clone(clonejob, lab):
@@ -315,56 +243,6 @@ def test_a_look_makes_no_folder_and_names_what_is_wrong(clonejob, tmp_path):
         2,
         True,
     )
-
-
-def require_qemu():
-    if absent := [tool for tool in ("qemu-system-x86_64", "qemu-img", "qemu-io", "prlimit") if not shutil.which(tool)]:
-        missing(f"{', '.join(absent)} not installed")
-
-
-def test_a_real_machine(clonejob, lab):
-    require_qemu()
-    target = lab.targets["local"]
-    try:
-        job = lab.clone("web-1", "local", hostname="h1")
-        name = instance_of(job)
-        deadline = time.monotonic() + 20
-        while json.loads(clonejob("instance", "list", "--json").out)[0]["boot"] != BootVerdict.BOOTED:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert "clonejob guest: BOOTED hostname=h1 data=cycle 1\n" in clonejob("instance", "console", name).out
-        assert clonejob("instance", "delete", name, "--yes").code == 0
-        assert lab.names("local") == []
-        assert qemu_vm.running(root_id_of(target.root)) == []
-        assert [path for part in ("instances", "disks", "images") for path in (target.root / part).iterdir()] == []
-    finally:
-        qemu_vm.stop(qemu_vm.running(root_id_of(target.root)), target.root, timeout_s=5)
-
-
-def test_a_kept_clone_is_made_independent_and_its_snapshot_can_be_pruned(clonejob, lab):
-    require_qemu()
-    target = lab.targets["local"]
-    try:
-        job = lab.clone("web-1", "local")
-        name = instance_of(job)
-        lab.upload(job.parent)
-
-        def pruned(*options):
-            cycles = json.loads(clonejob("snapshot", "prune", "--json", *options).out)["cycles"]
-            return {row["cycle"].rpartition("/")[2]: row["kept"] for row in cycles}
-
-        latest = "it is the VM's latest successful cycle"
-        assert pruned() == {"cycle-1": "1 clone needs it", "cycle-2": latest}
-        assert "cycle-1" in clonejob("snapshot", "prune", "--dry-run").out
-        assert clonejob("instance", "flatten", name).out.endswith("-disk0 is independent now\n")
-        assert not json.loads(clonejob("instance", "flatten", name, "--json").out)["disks"][0]["changed"]
-        assert pruned("--dry-run") == pruned() == {"cycle-1": "", "cycle-2": latest}
-        assert pruned() == {"cycle-2": latest}
-        assert clonejob("instance", "delete", name, "--yes").code == 0
-    finally:
-        qemu_vm.stop(qemu_vm.running(root_id_of(target.root)), target.root, timeout_s=5)
-    other = instance_of(lab.clone("web-2"))
-    assert "lie on no snapshot" in one_line(clonejob("instance", "flatten", other))
 
 
 @pytest.fixture

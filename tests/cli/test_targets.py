@@ -9,87 +9,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from conftest import missing
 from packages import install
 
-from conftest import missing
 from targets.conformance import CHECKS
 from targets.guest import build_disk
 from targets.simulated import SimulatedTarget
-
-TYPES = '''
-import os, signal
-from targets.base import ResourceKind
-from targets.errors import RefusedError, SourceGoneError, UnsupportedError
-from targets.registry import TargetOptions
-from targets.simulated import SimulatedTarget
-
-
-class Forgetful(SimulatedTarget):
-    """Deletes by name alone."""
-
-    def delete(self, ref, *, job_id, uid):
-        seen = self.find(ref)
-        super().delete(ref, job_id=job_id, uid=seen.uid if seen else uid)
-
-
-class Protected(SimulatedTarget):
-    def delete(self, ref, *, job_id, uid):
-        raise RefusedError("Deletion protection is on.")
-
-
-class Provider(SimulatedTarget):
-    """Knows only what lies there already."""
-
-    def check(self, specs):
-        for spec in specs:
-            snapshot = getattr(spec, "snapshot", None)
-            if snapshot and snapshot.format != "reference":
-                raise UnsupportedError("Only snapshots that lie here already can be cloned.")
-            if snapshot and snapshot.key != "projects/p/global/snapshots/web-1":
-                raise SourceGoneError(f"{snapshot.key} does not exist.")
-
-    def create(self, spec):
-        self.check([spec])
-        return super().create(spec)
-
-
-class Ended(SimulatedTarget):
-    """Its process is told to end in the middle of a check."""
-
-    def create(self, spec):
-        made = super().create(spec)
-        if spec.ref.kind is ResourceKind.INSTANCE:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return made
-
-
-def options(target, billable):
-    class Options(TargetOptions):
-        is_billable = billable
-
-        def make(self, place):
-            return target(place.root, name=place.name)
-
-    return Options
-
-
-forgetful, protected, ended = (options(each, False) for each in (Forgetful, Protected, Ended))
-provider = options(Provider, True)
-'''
-
-
-@pytest.fixture
-def configured(clonejob, tmp_path, monkeypatch):
-    """Targets of another package's types, each named like its type."""
-    site = tmp_path / "site"
-    site.mkdir()
-    names = ("forgetful", "protected", "ended", "provider")
-    install(site, "acme-targets", "2.0", "acme_targets", TYPES, **{name: name for name in names})
-    monkeypatch.syspath_prepend(site)
-    monkeypatch.delitem(sys.modules, "acme_targets", raising=False)
-    targets = {name: {"type": name} for name in (*names, "simulated")}
-    monkeypatch.setenv("CLONEJOB_TARGETS", json.dumps(targets))
-    return tmp_path / "data" / "targets"
 
 
 def left_at(folder):
@@ -219,6 +144,19 @@ def test_a_target_that_cannot_clone_this_is_told_once(clonejob, configured):
         (["nowhere"], "target 'nowhere' is not configured; there are: forgetful"),
         (["simulated", "--only", "zzz"], "no check has 'zzz' in its name"),
         (["simulated", "--details", "[1]"], "--details is not a JSON object"),
+        (
+            ["simulated", "--details", '{"machineTyp": "x"}'],
+            "--details: ComputeEngineTargetDetails has no field 'machineTyp'; did you mean machineType",
+        ),
+        (
+            ["simulated", "--details", '{"networkInterfaces": [{"subnet": "x"}]}'],
+            "--details: NetworkInterface has no field 'networkInterfaces.subnet'; did you mean subnetwork",
+        ),
+        (
+            ["simulated", "--details", '{"qqq": 1}'],
+            "--details: ComputeEngineTargetDetails has no field 'qqq'; there are: ",
+        ),
+        (["simulated", "--details", '{"zone": 5}'], "--details: Failed to parse zone field"),
         (["simulated", "--snapshot", "a", "--reference", "b"], "give either --snapshot or --reference"),
     ],
 )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ import pytest
 
 from targets import disk_copy, qemu_copies, snapshot_links
 from targets.base import Snapshot, Status
-from targets.errors import ConflictError, RefusedError, UnsupportedError
+from targets.errors import ConflictError, RefusedError, TransientError, UnsupportedError
 from targets.qemu import QemuTarget
-from targets.qemu_flatten import has_backing
+from targets.qemu_disks import disk_file
+from targets.qemu_flatten import flatten_running, has_backing
 from targets.snapshot_links import clones_of
 
 
@@ -108,6 +110,23 @@ def test_a_clone_is_made_independent(qemu, running):
         assert "BOOTED" in qemu.wait_booted(qemu.target.create(qemu.instance()).ref)
     with pytest.raises(ConflictError):
         qemu.target.flatten(made.ref, job_id="job-2", uid=made.uid, progress=heard.append)
+
+
+def test_a_machine_that_dies_while_it_copies_is_told_in_our_words(qemu):
+    made = qemu.target.create(qemu.disk())
+    vm = qemu.target.create(qemu.instance())
+    before = content_of(qemu, made.ref)
+    for process in qemu.processes():
+        os.kill(process.pid, signal.SIGKILL)
+    while qemu.processes():
+        time.sleep(0.01)
+    with pytest.raises(TransientError) as error:  # its socket is still there, and nobody listens
+        flatten_running(disk_file(qemu.path(made.ref)), qemu.path(vm.ref), lambda _: None)
+    assert str(error.value).startswith(
+        "The machine ended, or QEMU does not answer any more, while its disk was being copied"
+    )
+    assert content_of(qemu, made.ref) == before
+    assert clones_of(qemu.snapshots.path(qemu.snapshot.key)) == 1
 
 
 def test_flattening_that_breaks_off_leaves_the_disk_as_it_was(qemu):

@@ -43,9 +43,10 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("process")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """The service of every file that needs no other settings; a test may kill it, but leaves it running."""
+    """The service of a file that needs no other settings; a test may kill it, but leaves it running. Not for the session:
+    it would compute beside all the tests that come after, and be a child that they did not start."""
     folder = tmp_path_factory.mktemp("shared") / "s"
     with live_service.running_service(folder, WORKERS=3, LEASE_S=2, PROVIDER_CALL_LIMIT_S=4) as service:
         yield service

@@ -34,7 +34,7 @@ def audit(
     """Hold what exists at the targets against the database, and report.
 
     ORPHANS carry our label and no job accounts for them. MISSING is what should exist, and was perhaps deleted by its
-    owner. WAITING are clean-ups that are not finished. NOT OURS is never touched.
+    owner; what the owner deleted with `clonejob instance delete` is told with its time. WAITING are clean-ups that are not finished. NOT OURS is never touched.
 
     Each look is counted in the service; with --delete those orphans go that a failed or cancelled job left behind and
     that were seen often and long enough. Exit code: 0 no orphan is left, 1 some are, or a target did not answer.
@@ -61,12 +61,17 @@ def audit(
 
 def text(found: Json) -> str:
     """What an audit found, for people."""
-    lines = [_target(each) for each in found["targets"]]
+    lines, missing = [_target(each) for each in found["targets"]], found["missing"]
     for title, rows, line in (
         ("DELETED", found["deleted"], _deleted),
         ("ORPHANS", found["orphans"], _orphan),
         ("WAITING", found["cleanups"], _cleanup),
-        ("MISSING, perhaps deleted by their owners", found["missing"], _missing),
+        ("MISSING, perhaps deleted by their owners", [row for row in missing if not row.get("deletedTime")], _missing),
+        (
+            "DELETED BY THEIR OWNERS with clonejob instance delete",
+            [row for row in missing if row.get("deletedTime")],
+            _deleted_by_owner,
+        ),
         ("NOT OURS, never touched", found["strangers"], _stranger),
     ):
         if rows:
@@ -107,6 +112,10 @@ def _cleanup(row: Json) -> list[str]:
 
 def _missing(row: Json) -> list[str]:
     return [f"  {_what(row)}, of job {_job(row['jobName'])}"]
+
+
+def _deleted_by_owner(row: Json) -> list[str]:
+    return [f"  {_what(row)}, of job {_job(row['jobName'])}, at {show_time(row['deletedTime'])}"]
 
 
 def _stranger(row: Json) -> list[str]:

@@ -11,6 +11,7 @@ from worker.cli.errors import CliError, ExitCode
 
 if TYPE_CHECKING:
     from models.schema import CloneJob
+    from models.store import JobStore
     from targets.base import Observed, Target
     from worker.settings import Settings
 
@@ -133,6 +134,21 @@ def the_clone(looked: Found, name: str, settings: Settings, *, certain: bool = F
 
 
 def job_of(settings: Settings, job_id: str) -> CloneJob | None:
+    """The job, None if the database does not know it. Raises: CliError."""
+    with _store(settings, "whether its clone job still runs cannot be told") as store:
+        return None if store is None else store.get_job(job_id)
+
+
+def note_deleted(settings: Settings, job_id: str, gone: list[Observed]) -> None:
+    """Have the database know, so that an audit does not look for them. Raises: CliError."""
+    with _store(settings, "they are deleted, and this was not noted") as store:
+        if store is not None:
+            store.note_deleted_by_user(job_id, [(str(each.ref.kind), each.ref.name, each.uid) for each in gone])
+
+
+@contextlib.contextmanager
+def _store(settings: Settings, or_else: str) -> Iterator[JobStore | None]:
+    """The service's store; None if there is no database. Raises: CliError, which says what that means."""
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -147,15 +163,16 @@ def job_of(settings: Settings, job_id: str) -> CloneJob | None:
     url = settings.database_url if named or service is None else str(service["database_url"])
     file = sa.make_url(url).database if url.startswith("sqlite") else None
     if file and not Path(file).exists():  # a look must not make the file
-        return None
+        yield None
+        return
     engine = make_engine(url)
     try:
-        return JobStore(engine).get_job(job_id)
+        yield JobStore(engine)
     except sa.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise CliError(
-            f"whether its clone job still runs cannot be told: the database {redact_url(url)} does not answer "
-            f"({reason}); check CLONEJOB_DATABASE_URL, or run `clonejob db upgrade`"
+            f"{or_else}: the database {redact_url(url)} does not answer ({reason}); check CLONEJOB_DATABASE_URL, or run "
+            "`clonejob db upgrade`"
         ) from None
     finally:
         engine.dispose()

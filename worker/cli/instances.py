@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.cli.clones import Clone, find_clones, job_of, sort_out, target_errors, the_clone
+from worker.cli.clones import Clone, find_clones, job_of, note_deleted, sort_out, target_errors, the_clone
 from worker.cli.context import Cli, common_options, short_name
 from worker.cli.errors import CliError, ExitCode
 from worker.cli.output import percent_shown, plain, print_json, table
@@ -93,8 +93,14 @@ def delete(cli: Cli, name: str, target_name: str | None, *, yes: bool, orphan: b
     if not yes:
         _confirm(clone.target, ours, others)
     deadline = time.monotonic() + DELETE_TIMEOUT_S
-    for part in ours:
-        _delete_until_gone(clone.target, part, clone.job_id, deadline)
+    gone: list[Observed] = []
+    try:
+        for part in ours:
+            _delete_until_gone(clone.target, part, clone.job_id, deadline)
+            gone.append(part)
+    finally:
+        if job is not None and gone:
+            note_deleted(cli.settings, job.id, gone)
     if cli.json:
         left = [_part_json(part) | {"uid": part.uid, "why": why} for part, why in others]
         deleted = [_part_json(part) for part in ours]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from worker.cli.context import Cli, common_options
+from worker.cli.details import details_of
 from worker.cli.errors import CliError, ExitCode
 from worker.cli.output import print_json
 
@@ -35,6 +35,8 @@ _HERE, _AT_A_PROVIDER = (60.0, 0.02, 0.0), (900.0, 2.0, 60.0)
 @click.option("--only", metavar="TEXT", default="", help="Only the checks whose names contain TEXT.")
 @click.option("--snapshot", "images", metavar="FILE", multiple=True, type=click.Path(path_type=Path),
               help="Disk image to clone, copied for the run; repeat it for more disks.  [default: a tiny guest of ours]")  # fmt: skip
+@click.option("--format", "image_format", type=click.Choice(["auto", "raw", "qcow2"]), default="auto", show_default=True,
+              help="Format of the images of --snapshot.")  # fmt: skip
 @click.option("--reference", "references", metavar="NAME", multiple=True,
               help="Snapshot or image that lies at the provider already; repeat it for more disks.")  # fmt: skip
 @click.option("--size-gb", metavar="N", type=click.IntRange(1, 65536), default=10, show_default=True,
@@ -53,6 +55,7 @@ def check(
     name: str,
     only: str,
     images: tuple[Path, ...],
+    image_format: str,
     references: tuple[str, ...],
     size_gb: int,
     machine_type: str,
@@ -80,11 +83,14 @@ def check(
         raise CliError(f"no check has {only[:80]!r} in its name; `clonejob target check --help` says more",
                        ExitCode.USAGE)  # fmt: skip
     options = settings.targets[name].options
-    more = _json_object(details)
+    more = details_of(details)
     if options.is_billable and not yes:
         _confirm(name, len(checks))
     patience, poll_s, lag_s = _AT_A_PROVIDER if options.is_billable else _HERE
-    with _store(settings.data_dir) as store, _snapshots(store, images, references, size_gb) as (snapshots, gone):
+    with (
+        _store(settings.data_dir) as store,
+        _snapshots(store, images, image_format, references, size_gb) as (snapshots, gone),
+    ):
         connect = functools.partial(_connect, settings, name, store)
         stage = Stage(
             connect=connect,
@@ -98,7 +104,11 @@ def check(
             poll_s=poll_s,
             lag_s=lag_s,
         )
-        _refuse_unless_it_can_work(name, stage)
+        # At a provider our own guest is no source, so the error is most likely about that.
+        hint = options.is_billable and not images and not references
+        _refuse_unless_it_can_work(
+            name, stage, hint="; name what to clone with --snapshot or --reference" if hint else ""
+        )
         with _no_adaptation_kept(connect, snapshots):
             return _run(cli, f"{name} ({settings.targets[name].type})", stage, checks)
 
@@ -162,7 +172,7 @@ def _confirm(name: str, count: int) -> None:
         raise CliError("not confirmed; nothing was made")
 
 
-def _refuse_unless_it_can_work(name: str, stage: Stage) -> None:
+def _refuse_unless_it_can_work(name: str, stage: Stage, *, hint: str) -> None:
     """One error for all checks, before anything is made."""
     from targets.conformance.bench import Bench
     from targets.errors import TargetError
@@ -172,8 +182,7 @@ def _refuse_unless_it_can_work(name: str, stage: Stage) -> None:
         try:
             bench.target.check([bench.part(bench.job(), bench.name())])
         except TargetError as error:
-            hint = "name what to clone with --snapshot or --reference"
-            raise CliError(f"target {name} cannot clone this: {str(error).rstrip('.')}; {hint}") from None
+            raise CliError(f"target {name} cannot clone this: {str(error).rstrip('.')}{hint}") from None
 
 
 def _kinds(name: str, connect: Callable[[], Target]) -> frozenset[ResourceKind]:
@@ -196,13 +205,14 @@ def _target_errors(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _store(data_dir: Path) -> Iterator[FileSnapshotStore]:
+    from targets.errors import TransientError
     from targets.images import ImageError
     from targets.snapshot_store import FileSnapshotStore, SnapshotStoreError
 
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield FileSnapshotStore(data_dir / "snapshots")
-    except (SnapshotStoreError, ImageError) as error:
+    except (SnapshotStoreError, ImageError, TransientError) as error:
         raise CliError(str(error).rstrip(".")) from None
     except OSError as error:
         raise CliError(f"data folder {data_dir} cannot be used ({error.strerror}); check its owner") from None
@@ -210,7 +220,7 @@ def _store(data_dir: Path) -> Iterator[FileSnapshotStore]:
 
 @contextlib.contextmanager
 def _snapshots(
-    store: FileSnapshotStore, images: tuple[Path, ...], references: tuple[str, ...], size_gb: int
+    store: FileSnapshotStore, images: tuple[Path, ...], image_format: str, references: tuple[str, ...], size_gb: int
 ) -> Iterator[tuple[tuple[Snapshot, ...], Snapshot]]:
     from targets.base import Snapshot
     from targets.conformance.snapshots import kit_snapshots
@@ -221,7 +231,7 @@ def _snapshots(
         gone = f"{references[0].rpartition('/')[0]}/kit-no-such-snapshot".lstrip("/")
         yield kept, Snapshot(gone, "reference", size_gb * _GIB, "")
         return
-    checked = [check_disk(path, "auto") for path in images]
+    checked = [check_disk(path, image_format) for path in images]
     with kit_snapshots(store, [(each.path, each.format) for each in checked]) as made:
         yield made
 
@@ -249,16 +259,6 @@ def _connect(settings: Settings, name: str, store: FileSnapshotStore) -> Target:
 
     alone = settings.model_copy(update={"targets": {name: settings.targets[name]}})
     return build_targets(alone, store)[name]
-
-
-def _json_object(text: str) -> Json:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise CliError('--details is not a JSON object: write it like {"zone": "europe-west1-b"}', ExitCode.USAGE)
-    return value
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def test_algorithms_that_are_configured(keys, kind, algorithm):
         ({"aud": None}, "aud"),
         ({"exp": None}, "exp"),
         ({"exp": int(time.time()) - 31}, "ExpiredSignature"),
-        ({"nbf": int(time.time()) + 600}, "ImmatureSignature"),
+        ({"nbf": int(time.time()) + 86_400}, "ImmatureSignature"),
         ({"sub": None}, "sub"),
         ({"sub": ""}, "sub"),
         ({"sub": "a b"}, "sub"),

@@ -13,8 +13,8 @@ EVERY_VM = f"{SOURCES}/-/migratingVms/-"
 
 
 @pytest.fixture
-def filled(database_url):
-    engine = make_engine(database_url)
+def filled(database_url_of_its_own):
+    engine = make_engine(database_url_of_its_own)
     fill(engine, 3000)
     yield engine
     engine.dispose()

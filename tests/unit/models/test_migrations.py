@@ -7,8 +7,8 @@ from models.db import make_engine
 
 
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
-def test_models_and_migrations_are_equal_and_go_up_down_up(database_url):
-    engine = make_engine(database_url)
+def test_models_and_migrations_are_equal_and_go_up_down_up(database_url_of_its_own):
+    engine = make_engine(database_url_of_its_own)
     try:
         migrate.upgrade(engine)
         command.check(migrate.config(engine))

@@ -86,6 +86,7 @@ def test_a_guest_that_does_not_boot(world, required):
     assert job.error["code"] == "CLONE_ERROR"
     assert "was to boot (require_boot) and did not: boot verdict NO_BOOT, scripted fault" in job.error["message"]
     assert "--evidence" in job.error["action"] and "require_boot" in job.error["action"]
+    assert "one that has booted and shows no login prompt needs a boot_pattern of its target" in job.error["action"]
     assert set(kept(world, job)) == {"console.txt", "screen.png", "evidence.json"}  # stays with the failed job
 
 
@@ -105,6 +106,13 @@ def test_a_guest_that_has_not_booted_in_its_time_and_boots_later(light, required
     light.reconcile()
     light.run()
     assert (boot_of(light.job(job.id)), kept(light, job), len(light.target.calls())) == before
+
+
+def test_a_guest_that_does_not_show_its_targets_pattern_is_told_the_pattern(light):
+    policy(light, timeout_s=5.0, required=True, pattern="ready for orders")
+    job = light.run_to_end(light.create().id)
+    assert job.state is JobState.FAILED
+    assert "its target's boot_pattern is 'ready for orders'" in job.error["action"]
 
 
 def test_a_guest_that_boots_late_but_in_time_passes_the_gate(light):

@@ -48,11 +48,11 @@ def start(
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # it runs
-        durable = int((state_of(folder) or {}).get("durable_bytes", 0)) if (folder / f"{target}.tmp").exists() else 0
+        state = (state_of(folder) or {}) if (folder / f"{target}.tmp").exists() else {}
         order = {
             "label": label, "verify": str(verify), "sha256": sha256, "convert": str(convert or ""), "target": target,
-            "durable_bytes": durable, "total_bytes": total_bytes, "qemu_img": find_tool(qemu_img),
-            "options": cache_modes(folder), "lock_fd": lock_fd,
+            "durable_bytes": int(state.get("durable_bytes", 0)), "verified_bytes": int(state.get("verified_bytes", 0)),
+            "total_bytes": total_bytes, "qemu_img": find_tool(qemu_img), "options": cache_modes(folder), "lock_fd": lock_fd,
         }  # fmt: skip
         script = [sys.executable, "-I", "-S", str(Path(disk_copy.__file__).absolute()), json.dumps(order)]
         command = limited([find_tool("setsid"), "--fork", *script], core=0, **{"as": _MEMORY_BYTES})

@@ -15,6 +15,7 @@ import pytest
 
 from targets import disk_copy, qemu_copies, snapshot_links
 from targets.base import Snapshot, Status
+from targets.chunk_sums import remove_manifest
 from targets.errors import ConflictError, RefusedError, UnsupportedError
 from targets.qemu import QemuTarget
 from targets.qemu_flatten import has_backing
@@ -179,10 +180,13 @@ def test_a_full_copy_of_an_adapted_image(qemu):
     assert "BOOTED hostname=web-1" in qemu.wait_booted(target.create(qemu.instance()).ref)
 
 
+@pytest.mark.parametrize("chunks", [True, False], ids=["by chunks", "by the whole checksum"])
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
-def test_a_snapshot_that_is_not_what_was_uploaded_is_not_copied(qemu, image_format):
+def test_a_snapshot_that_is_not_what_was_uploaded_is_not_copied(qemu, image_format, chunks):
     target, snapshot = full(qemu), put(qemu, f"cycle-2/disk0.{image_format}", 16 * MIB, image_format)
     path = qemu.snapshots.path(snapshot.key)
+    if not chunks:
+        remove_manifest(path)
     path.chmod(0o600)
     with path.open("r+b") as file:
         file.seek(2 * MIB)
@@ -215,9 +219,12 @@ def test_a_copy_is_ended_before_its_disk_is_deleted(qemu, monkeypatch):
     assert list(qemu_copies._processes(uid)) == [] and target.inventory() == []
 
 
-def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch):
+@pytest.mark.parametrize("known", ["durable_bytes", "verified_bytes"], ids=["by the whole checksum", "by chunks"])
+def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch, known):
     target = full(qemu)
     spec = stopped_copy(qemu, target, monkeypatch)
+    if known == "durable_bytes":  # a snapshot from before there were manifests
+        remove_manifest(qemu.snapshots.path(spec.snapshot.key))
     folder, uid = qemu.path(spec.ref), target.find(spec.ref).uid
     qemu_copies.stop(folder, uid, timeout_s=5)
     assert target.find(spec.ref).status is Status.FAILED
@@ -226,7 +233,7 @@ def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch):
     marked = bytearray(source.read_bytes()[: 20 * MIB])
     marked[100:106] = b"synced"
     (folder / "disk.raw.tmp").write_bytes(marked)
-    (folder / "copy.json").write_text(json.dumps({**STATE, "durable_bytes": 20 * MIB}))
+    (folder / "copy.json").write_text(json.dumps({**STATE, known: 20 * MIB}))
     assert finish(target, spec).uid == uid
     copied = (folder / "disk.raw").read_bytes()
     assert copied[100:106] == b"synced"
@@ -236,8 +243,8 @@ def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch):
 def test_the_memory_of_a_copy_is_bounded(qemu):
     snapshot = put(qemu, "cycle-2/disk0.raw", 256 * MIB)
     order = {"label": "", "verify": str(qemu.snapshots.path(snapshot.key)), "sha256": snapshot.sha256, "convert": "",
-             "target": "disk.raw", "durable_bytes": 0, "total_bytes": 256 * MIB, "qemu_img": "", "options": [],
-             "lock_fd": 0}  # fmt: skip
+             "target": "disk.raw", "durable_bytes": 0, "verified_bytes": 0, "total_bytes": 256 * MIB, "qemu_img": "",
+             "options": [], "lock_fd": 0}  # fmt: skip
     code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__');" \
            "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"  # fmt: skip
     command = [sys.executable, "-I", "-S", "-c", code, disk_copy.__file__, json.dumps(order)]

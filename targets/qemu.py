@@ -26,10 +26,10 @@ from targets.base import (
     ResourceSpec,
     Status,
 )
+from targets.clone_modes import FULL, OVERLAY, mode_of
 from targets.errors import ConflictError, RefusedError, TargetError, UnsupportedError
 from targets.local_files import Tombstones, check_job_id, storage_errors_translated
 from targets.qemu_boot import BOOTED_PATTERN
-from targets.qemu_copies import FULL
 from targets.qemu_disks import DiskMaker, disk_file
 from targets.qemu_flatten import flatten_offline, flatten_running, has_backing, is_unlinked_overlay
 from targets.qemu_folders import READY, Json, Meta, ResourceFolders, facts_of
@@ -51,6 +51,7 @@ class QemuTarget:
     """
 
     boots_from_image = False
+    clone_modes = (OVERLAY, FULL)
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class QemuTarget:
         machines: MachineOptions | None = None,
         call_timeout_s: float = 30.0,
         boot_pattern: str = BOOTED_PATTERN,
-        clone_mode: str = "overlay",
+        clone_mode: str = OVERLAY,
         os_adaptation: Policy = Policy.REQUIRED,
     ) -> None:
         self.name = name
@@ -72,7 +73,7 @@ class QemuTarget:
         self.root = Path(root).resolve()
         self._snapshots = snapshots
         self._programs = (qemu_binary, qemu_img, qemu_io)
-        self._clone_mode = clone_mode
+        self.clone_mode = clone_mode
         self._boot_pattern = re.compile(boot_pattern.encode())
         self._root_id = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
         self._folders = ResourceFolders(self.root, lock_timeout_s=call_timeout_s * _LOCK_SHARE)
@@ -94,7 +95,7 @@ class QemuTarget:
                 raise _no_boot_images()
             else:
                 source = self._disks.check(spec)
-                if self._clone_mode != FULL or isinstance(spec, AdaptedImageSpec):
+                if isinstance(spec, AdaptedImageSpec) or self._mode_of(spec) != FULL:
                     check_linkable(source, self.root)
 
     def create(self, spec: ResourceSpec) -> Observed:
@@ -213,7 +214,7 @@ class QemuTarget:
         if left is not None:
             self._remove(spec.ref, left.uid)
         extra = {} if isinstance(spec, AdaptedImageSpec) else spec.labels
-        meta = self._folders.claim(spec.ref, {**extra, **spec.owner.labels()}, facts_of(spec, self._clone_mode))
+        meta = self._folders.claim(spec.ref, {**extra, **spec.owner.labels()}, self._facts_of(spec))
         try:
             # After the claim: clean-up buries first and then looks, so one of the two sees the other.
             self._tombstones.refuse_buried(spec.owner.job_id)
@@ -226,6 +227,15 @@ class QemuTarget:
         except (TargetError, OSError):
             self._remove(spec.ref, meta.uid)
             raise
+
+    def _facts_of(self, spec: AdaptedImageSpec | DiskSpec | InstanceSpec) -> dict[str, str]:
+        return facts_of(spec, self._mode_of(spec) if isinstance(spec, DiskSpec) else "")
+
+    def _mode_of(self, spec: DiskSpec) -> str:
+        mode = mode_of(self, spec.clone_mode)
+        if mode not in self.clone_modes:
+            raise UnsupportedError(f"A QEMU host knows no clone mode {mode!r}: {', '.join(self.clone_modes)}.")
+        return mode
 
     def _copy(self, spec: DiskSpec, meta: Meta) -> None:
         image = None

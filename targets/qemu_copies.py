@@ -22,13 +22,14 @@ from typing import Any
 
 from targets import disk_copy
 from targets.base import Observed, Status
+from targets.clone_modes import FULL
 from targets.disk_copy import STATE_FILE
 from targets.errors import RefusedError, TransientError
 from targets.local_files import is_locked, read_json
 from targets.qemu_folders import MAKING, Meta, disk_file
 from targets.qemu_tools import CLEAN_ENVIRONMENT, cache_modes, find_tool, limited
 
-FULL, MODE = "full", "clone_mode"  # the mode of a disk that needs no snapshot, and its name in a note
+MODE = "clone_mode"  # its name in a note
 _LOCK = "copy.lock"
 _MEMORY_BYTES = 2 * 2**30  # of address space; what it uses is bounded by its buffers
 _LOOK_S = 0.005

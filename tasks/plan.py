@@ -73,7 +73,7 @@ def wanted_adaptation(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def plan_job(
     *, job_id: str, name: str, vm: MigratingVm, cycle: ReplicationCycle, target: str, now: dt.datetime,
-    boots_from_image: bool = False,
+    boots_from_image: bool = False, clone_mode: str = "",
 ) -> CloneJob:  # fmt: skip
     """The whole job as rows, not yet stored. ``adapting_os`` is planned only when licence or modifiers differ from what
     the cycle's snapshots are adapted for already, and the VM's policy does not skip it (contract, section 2.4)."""
@@ -94,12 +94,17 @@ def plan_job(
     )  # fmt: skip
     job.steps = [CloneStep.of(job_id=job_id, position=at, kind=kind, start_time=None, end_time=None, progress={})
                  for at, kind in enumerate(kinds)]  # fmt: skip
-    job.ledger = _resources(job, names, cycle, adaptation if adapt else None, boots_from_image)
+    job.ledger = _resources(job, names, cycle, adaptation if adapt else None, boots_from_image, clone_mode)
     return job
 
 
 def _resources(
-    job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None, boots_from_image: bool
+    job: CloneJob,
+    names: Names,
+    cycle: ReplicationCycle,
+    adaptation: dict[str, Any] | None,
+    boots_from_image: bool,
+    clone_mode: str,
 ) -> list[LedgerRow]:
     details = job.target_details
     hostname = details.get("hostname") or names.instance
@@ -122,11 +127,17 @@ def _resources(
     for snapshot in () if boots_from_image else cycle.snapshots:
         image = names.adapted_image if adaptation is not None and snapshot is boot else None
         add(StepKind.PREPARING_VM_DISKS, ResourceKind.DISK, names.disk(snapshot.disk_number), Role.PRODUCT,
-            {"snapshot": _pin(snapshot), "diskNumber": snapshot.disk_number, "adaptedImage": image})  # fmt: skip
+            {"snapshot": _pin(snapshot), "diskNumber": snapshot.disk_number, "adaptedImage": image,
+             "cloneMode": clone_mode})  # fmt: skip
     add(StepKind.INSTANTIATING_MIGRATED_VM, ResourceKind.INSTANCE, names.instance, Role.PRODUCT,
         {"disks": [row.name for row in rows if row.kind == ResourceKind.DISK], "hostname": hostname,
          "bootImage": names.boot_image if boots_from_image else None})  # fmt: skip
     return rows
+
+
+def clone_mode_of(job: CloneJob) -> str:
+    """How the job's disks are made; empty where its target has one way only, and for jobs of older code."""
+    return next((row.spec.get("cloneMode", "") for row in job.ledger if row.kind == ResourceKind.DISK), "")
 
 
 def _pin(row: SnapshotRow) -> dict[str, Any]:
@@ -149,7 +160,7 @@ def spec_of(job: CloneJob, row: LedgerRow) -> ResourceSpec:
                                     spec["modifiers"], details)  # fmt: skip
         case ResourceKind.DISK:
             return DiskSpec(ref, owner, spec["diskNumber"], _snapshot(spec["snapshot"]), spec["adaptedImage"], labels,
-                            details)  # fmt: skip
+                            details, spec.get("cloneMode", ""))  # fmt: skip
         case ResourceKind.BOOT_IMAGE:
             return BootImageSpec(ref, owner, tuple(_snapshot(pin) for pin in spec["snapshots"]), labels, details)
         case ResourceKind.INSTANCE:

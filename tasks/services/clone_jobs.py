@@ -78,6 +78,7 @@ class CloneJobService:
         job = plan_job(
             job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
             boots_from_image=self._runtime.targets[target].boots_from_image,
+            clone_mode=preconditions.clone_mode(self._runtime, ground, target),
         )  # fmt: skip
         preconditions.check_target(self._runtime, job)
         return job

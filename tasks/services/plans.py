@@ -64,10 +64,12 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``target`` and ``cycle`` are None when there is none; what hangs on them is then not planned."""
+    """``target`` and ``cycle`` are None when there is none; what hangs on them is then not planned. ``clone_mode`` is empty
+    for a target that makes disks in one way."""
 
     vm: str
     target: str | None
+    clone_mode: str
     cycle: ReplicationCycle | None
     steps: tuple[PlannedStep, ...]
     resources: tuple[PlannedResource, ...]
@@ -98,14 +100,15 @@ class PlanService:
         tried(lambda: preconditions.check_state(self._runtime, vm))
         cycle = tried(lambda: preconditions.latest_cycle(ground))
         target = tried(lambda: preconditions.target_of(self._runtime, ground))
+        mode = "" if target is None else tried(lambda: preconditions.clone_mode(self._runtime, ground, target)) or ""
         blockers += [
             Blocker("CLONE_JOB_RUNNING", job.name, f"a clone of this VM is running: {job.name} is {job.state}",
                     _DO["CLONE_JOB_RUNNING"])
             for job in self._runtime.catalog.recent_jobs([vm_name])[vm_name] if job.end_time is None
         ]  # fmt: skip
         if cycle is None:
-            return Plan(vm_name, target, None, (), (), tuple(blockers))
-        job = self._job(vm, cycle, target)
+            return Plan(vm_name, target, mode, None, (), (), tuple(blockers))
+        job = self._job(vm, cycle, target, mode)
         if target is not None:
             tried(lambda: preconditions.check_target(self._runtime, job))
             tried(lambda: self._check_name(job))
@@ -113,9 +116,9 @@ class PlanService:
             PlannedResource(row.kind, row.name.replace(short_hash(_JOB_ID), _HASH), str(row.role), str(row.step))
             for row in job.ledger
         )
-        return Plan(vm_name, target, cycle, _steps(vm, job, cycle), resources, tuple(blockers))
+        return Plan(vm_name, target, mode, cycle, _steps(vm, job, cycle), resources, tuple(blockers))
 
-    def _job(self, vm: MigratingVm, cycle: ReplicationCycle, target: str | None) -> CloneJob:
+    def _job(self, vm: MigratingVm, cycle: ReplicationCycle, target: str | None, mode: str) -> CloneJob:
         """The job as it would be stored; it is not, and the VM's row is not touched."""
         body = {**vm.body, _DEFAULTS: vm.body.get(_DEFAULTS) or {}}
         like = MigratingVm(name=vm.name, body=body)
@@ -123,7 +126,7 @@ class PlanService:
         boots_from_image = target is not None and self._runtime.targets[target].boots_from_image
         return plan_job(
             job_id=_JOB_ID, name=f"{vm.name}/cloneJobs/-", vm=like, cycle=cycle, target=target or "", now=now,
-            boots_from_image=boots_from_image,
+            boots_from_image=boots_from_image, clone_mode=mode,
         )  # fmt: skip
 
     def _check_name(self, job: CloneJob) -> None:

@@ -171,6 +171,18 @@ def test_a_full_copy_needs_nothing_else_and_keeps_holes(qemu, image_format):
     assert not target.flatten(spec.ref, job_id="job-1", uid=made.uid, progress=print)
 
 
+@pytest.mark.parametrize(("of_target", "of_disk"), [("overlay", "full"), ("full", "overlay")])
+def test_a_disk_is_made_in_the_mode_that_its_job_says(qemu, of_target, of_disk):
+    target = QemuTarget(qemu.root, qemu.snapshots, clone_mode=of_target, call_timeout_s=20)
+    spec = dataclasses.replace(qemu.disk(), clone_mode=of_disk)
+    target.check([spec])
+    made = finish(target, spec)
+    assert target.find(spec.ref) == made
+    assert clones_of(qemu.snapshots.path(qemu.snapshot.key)) == (of_disk == "overlay")
+    with pytest.raises(UnsupportedError, match="knows no clone mode 'mirror': overlay, full"):
+        target.check([dataclasses.replace(spec, clone_mode="mirror")])
+
+
 def test_a_full_copy_of_an_adapted_image(qemu):
     target = full(qemu)
     image = target.create(qemu.image())

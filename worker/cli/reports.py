@@ -16,6 +16,8 @@ def plan(found: Json) -> str:
     for blocker in found["blockers"]:
         lines += [f"  blocked: {blocker['message']} ({blocker['reason']})", f"           {blocker['action']}"]
     lines.append(f"target   {found['target'] or '-'}")
+    if mode := found.get("cloneMode"):
+        lines.append(f"disks    clone mode {mode}")
     cycle = found["replicationCycle"]
     if cycle is None:
         return "\n".join([*lines, "cycle    -"])
@@ -43,6 +45,8 @@ def plan(found: Json) -> str:
 def explanation(found: Json) -> str:
     """Why a job is where it is."""
     lines = [f"{short_name(found['name'])}: {found['summary']}"]
+    if mode := found.get("cloneMode"):
+        lines.append(f"disks    clone mode {mode}")
     waits, failure = found["waitsFor"], found["failure"]
     if waits is not None:
         lines.append(

@@ -92,10 +92,11 @@ class Bench:
 
     def copy(self, snapshot: Snapshot) -> tuple[float, float]:
         """Seconds and MiB of peak memory of one full copy, its checksum included."""
-        spec, peak_kib = self.disk(snapshot), 0
+        spec, peak_kib, pid = self.disk(snapshot), 0, None
         began = time.perf_counter()
         while self.copies.create(spec).status is not Status.READY:
-            peak_kib = max(peak_kib, _peak_kib(spec.ref.name))
+            pid = _copier(spec.ref.name) if pid is None else pid
+            peak_kib = max(peak_kib, _peak_kib(pid))
             time.sleep(0.1)  # looking costs what the copy lacks
         took = time.perf_counter() - began
         self.remove(spec.ref)
@@ -155,16 +156,24 @@ class Bench:
         return took
 
 
-def _peak_kib(name: str) -> int:
-    """VmHWM of the process that copies the disk of that name; 0 if it is not there."""
+def _copier(name: str) -> int | None:
+    """The process that copies the disk of that name; None if it is not there."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if "disk_copy" in (entry / "cmdline").read_text() and (entry / "cwd").resolve().name == name:
-                    return int((entry / "status").read_text().split("VmHWM:")[1].split()[0])
-            except (OSError, IndexError):
+                    return int(entry.name)
+            except OSError:
                 continue
-    return 0
+    return None
+
+
+def _peak_kib(pid: int | None) -> int:
+    """VmHWM of the process; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        return 0
 
 
 def timed(command: list[Any], output: Path) -> float:

@@ -19,7 +19,7 @@ _VARIABLE = re.compile(r"\{[\w.]+=([^}]+)\}")
 _ITEM = re.compile(r"(\w+)/\*")
 _PLAIN = re.compile(r"\{(\w+)\}")
 _SEGMENT = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-_BODIES = {"adaptation": "clonejob.BeginCycle", "message": "clonejob.AbortCycle",
+_BODIES = {"adaptation": "clonejob.BeginCycle", "message": "clonejob.AbortCycle", "cloneMode": "clonejob.SetCloneMode",
            **dict.fromkeys(audit.FIELDS, "clonejob.AuditRequest"),
            **dict.fromkeys(cycles.DISK_FIELDS, "clonejob.DiskReference")}  # fmt: skip
 _ABOUT = """\

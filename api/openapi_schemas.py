@@ -174,7 +174,7 @@ OURS: dict[str, Schema] = {
         steps=_list(_object(kind=_TEXT, startTime=_MAYBE_TIME, endTime=_MAYBE_TIME, progress={"type": "object"})),
     ),
     "clonejob.Plan": _object(
-        migratingVm=_TEXT, ready=_TRUE, target=_MAYBE_TEXT,
+        migratingVm=_TEXT, ready=_TRUE, target=_MAYBE_TEXT, cloneMode=_MAYBE_TEXT,
         replicationCycle=_or_null(_object(
             name=_TEXT, cycleNumber=_WHOLE, endTime=_MAYBE_TIME, snapshots=_list(_object(**_SNAPSHOT)),
         )),
@@ -182,8 +182,12 @@ OURS: dict[str, Schema] = {
         resources=_list(_object(kind=_TEXT, name=_TEXT, role=_TEXT, step=_TEXT)),
         blockers=_list(_object(reason=_TEXT, subject=_TEXT, message=_TEXT, action=_TEXT)),
     ),
+    "clonejob.SetCloneMode": _object(cloneMode=_TEXT),
+    "clonejob.CloneMode": _object(
+        targetProject=_TEXT, target=_TEXT, cloneMode=_TEXT, usedCloneMode=_MAYBE_TEXT, cloneModes=_list(_TEXT),
+    ),
     "clonejob.Explanation": _object(
-        name=_TEXT, state=_TEXT, summary=_TEXT,
+        name=_TEXT, state=_TEXT, cloneMode=_MAYBE_TEXT, summary=_TEXT,
         waitsFor=_or_null(_object(
             reason=_TEXT, message=_TEXT, since=_MAYBE_TIME, until=_MAYBE_TIME, holder=_MAYBE_TEXT, attempts=_WHOLE,
         )),

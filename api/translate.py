@@ -145,10 +145,20 @@ def replication_cycle(row: schema.ReplicationCycle, now: dt.datetime | None = No
     size = sum(snapshot.virtual_size_bytes for snapshot in row.snapshots)
     step.replicating.SetInParent()
     step.replicating.total_bytes = step.replicating.replicated_bytes = size
+    if row.pruned_time is not None:
+        _warn_pruned(message, row.pruned_time)
     if row.error:
         error = {"code": "SOURCE_REPLICATION_ERROR", **row.error}
         message.error.CopyFrom(_migration_error(error, row.end_time or row.start_time))
     return message
+
+
+def _warn_pruned(message: Message, time: dt.datetime) -> None:
+    warning = message.warnings.add()
+    warning.warning_message.locale = warning.action_item.locale = "en-US"
+    warning.warning_message.message = "Its snapshots were pruned: it cannot be cloned any more."
+    warning.action_item.message = "Clone the VM's latest cycle, or import the disks again."
+    _stamp(warning, warning_time=time)
 
 
 def operation(row: schema.Operation, resource: object | None) -> operations_pb2.Operation:

@@ -10,7 +10,6 @@ bar. The full copy is compared with ``qemu-img convert`` from raw to raw, which 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from targets.base import DiskSpec, InstanceSpec, Owner, ResourceKind, ResourceRef, Snapshot, Status
+from targets.chunk_sums import ChunkHasher
 from targets.guest import build_disk
 from targets.qemu import QemuTarget
 from targets.qemu_tools import cache_modes, find_tool
@@ -62,8 +62,12 @@ class Bench:
                 file.write(os.urandom(4 * MIB))
         digest = ""  # nobody looks at an overlay's; 64 GiB of holes take a minute
         if data_bytes:
+            hasher = ChunkHasher()
             with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                while block := file.read(MIB):
+                    hasher.update(block)
+            digest = hasher.hexdigest()
+            self.store.add_manifest(f"{name}/disk0.raw", hasher)
         return Snapshot(f"{name}/disk0.raw", "raw", size_bytes, digest)
 
     def disk(self, snapshot: Snapshot) -> DiskSpec:
@@ -88,10 +92,11 @@ class Bench:
 
     def copy(self, snapshot: Snapshot) -> tuple[float, float]:
         """Seconds and MiB of peak memory of one full copy, its checksum included."""
-        spec, peak_kib = self.disk(snapshot), 0
+        spec, peak_kib, pid = self.disk(snapshot), 0, None
         began = time.perf_counter()
         while self.copies.create(spec).status is not Status.READY:
-            peak_kib = max(peak_kib, _peak_kib(spec.ref.name))
+            pid = _copier(spec.ref.name) if pid is None else pid
+            peak_kib = max(peak_kib, _peak_kib(pid))
             time.sleep(0.1)  # looking costs what the copy lacks
         took = time.perf_counter() - began
         self.remove(spec.ref)
@@ -151,16 +156,24 @@ class Bench:
         return took
 
 
-def _peak_kib(name: str) -> int:
-    """VmHWM of the process that copies the disk of that name; 0 if it is not there."""
+def _copier(name: str) -> int | None:
+    """The process that copies the disk of that name; None if it is not there."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if "disk_copy" in (entry / "cmdline").read_text() and (entry / "cwd").resolve().name == name:
-                    return int((entry / "status").read_text().split("VmHWM:")[1].split()[0])
-            except (OSError, IndexError):
+                    return int(entry.name)
+            except OSError:
                 continue
-    return 0
+    return None
+
+
+def _peak_kib(pid: int | None) -> int:
+    """VmHWM of the process; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        return 0
 
 
 def timed(command: list[Any], output: Path) -> float:

@@ -79,6 +79,7 @@ class TargetProject(Base):
     parent: Mapped[str] = mapped_column(index=True)  # projects/*/locations/global
     target: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
+    clone_mode: Mapped[str | None]  # None: as the target is configured
     create_time: Mapped[dt.datetime]
     update_time: Mapped[dt.datetime]
 

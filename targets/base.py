@@ -111,6 +111,7 @@ class DiskSpec:
     source's, or BOOT_DISK_NUMBER.
 
     A disk must not need the adapted image once it is READY: the image is scaffold and goes before success.
+    ``clone_mode``: see ``targets.clone_modes``; empty for a target that has none, and in jobs of older code.
     """
 
     ref: ResourceRef
@@ -120,6 +121,7 @@ class DiskSpec:
     adapted_image: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    clone_mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)

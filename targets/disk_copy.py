@@ -1,8 +1,9 @@
 """A full copy of a snapshot, run as a process of its own by ``targets.qemu_copies``; needs the standard library only.
 
-A raw disk is copied here, because what is read is hashed on its way and compared with the checksum of the upload: one pass,
-holes kept, past the page cache, with ``_BLOCKS`` buffers of memory. It can be taken up again: ``durable_bytes`` were written
-and synced, so they are only read and hashed again. Any other format is hashed, then converted by qemu-img from its start.
+A raw disk is copied here, because what is read has to be compared with the upload: chunk by chunk where the chunks' checksums
+are on record (``chunk_copy``), else by the checksum of the whole, which is taken in order, holes included. Either way it is one
+pass, holes kept, past the page cache, within a fixed number of buffers, and can be taken up again. Any other format is compared
+so, then converted by qemu-img from its start.
 """
 
 from __future__ import annotations
@@ -18,66 +19,38 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
-STATE_FILE = "copy.json"  # the values of State
+if __name__ == "__main__":  # an isolated interpreter looks nowhere but in its own library
+    sys.path.append(str(Path(__file__).parents[1]))
+
+from targets.chunk_copy import copy_chunks, verify_chunks
+from targets.chunk_sums import ChunkSums, ManifestError
+from targets.copy_parts import ALIGNMENT, CHECKPOINT_BYTES, STATE_FILE, CopyError, State, data_ranges, open_direct
+
+__all__ = ["STATE_FILE", "run"]
 _BLOCK_BYTES = 2 * 2**20
 _BLOCKS = 14
-_ALIGNMENT = 4096
-_CHECKPOINT_BYTES = 512 * 2**20
-_SHOWN_EVERY_S = 0.25
 _ZEROS = bytes(2**20)
 _PERCENT = re.compile(rb"\((\d+\.\d+)/100%\)")
-_HASH_SHARE = 0.25  # of the shown progress, where a file is hashed before it is converted
+_HASH_SHARE = 0.25  # of the shown progress, where a file is compared before it is converted
 _PR_SET_PDEATHSIG = 1
-
-
-class CopyError(Exception):
-    """The copy cannot succeed, however often it is begun."""
-
-
-class State:
-    """What others see of the copy; replaced in one step, at most every quarter of a second."""
-
-    def __init__(self, folder: Path, total_bytes: int) -> None:
-        self._path = folder / STATE_FILE
-        self._began = self._shown = time.monotonic()
-        self._began_at = 0
-        self.values: dict[str, Any] = {
-            "bytes": 0, "total_bytes": total_bytes, "durable_bytes": 0, "bytes_per_s": 0, "phase": "copying",
-            "error": "", "permanent": False,
-        }  # fmt: skip
-
-    def advanced(self, done: int, *, at_once: bool = False) -> None:
-        """``done`` bytes of the whole are through."""
-        self.values["bytes"] = done
-        now = time.monotonic()
-        if at_once or now - self._shown >= _SHOWN_EVERY_S:
-            self._shown = now
-            self.values["bytes_per_s"] = int((done - self._began_at) / max(now - self._began, 0.001))
-            self.write()
-
-    def write(self) -> None:
-        """Replace the file."""
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        temporary.write_text(json.dumps(self.values))
-        temporary.replace(self._path)
 
 
 def copy_raw(source: Path, target: Path, expected_sha256: str, state: State, durable_bytes: int) -> None:
     """Copy and compare. Raises: CopyError when what was read has another checksum; OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     buffered = os.open(target, flags, 0o600)
-    direct = _direct(target, flags)
+    direct = open_direct(target, flags)
     os.ftruncate(buffered, state.values["total_bytes"])
     state.values["durable_bytes"] = durable_bytes
 
     def write(view: memoryview, offset: int) -> None:
-        fd = buffered if direct is None or len(view) % _ALIGNMENT else direct
+        fd = buffered if direct is None or len(view) % ALIGNMENT else direct
         while view:
             written = os.pwrite(fd, view, offset)
             view, offset = view[written:], offset + written
@@ -97,11 +70,14 @@ def copy_raw(source: Path, target: Path, expected_sha256: str, state: State, dur
     _compare(digest, expected_sha256)
 
 
-def verify(source: Path, expected_sha256: str, state: State, share: float) -> None:
-    """Compare the checksum of a whole file. Raises: CopyError, OSError."""
+def verify(source: Path, expected_sha256: str, sums: ChunkSums | None, state: State, share: float) -> None:
+    """Compare a whole file with its upload. Raises: CopyError, OSError."""
     total, state.values["phase"] = state.values["total_bytes"], "verifying"
     state.values["total_bytes"] = int(total / share)
-    _compare(_read_through(source, state), expected_sha256)
+    if sums is None:
+        _compare(_read_through(source, state), expected_sha256)
+    else:
+        verify_chunks(source, sums, state)
     state.values["total_bytes"] = total
 
 
@@ -139,7 +115,7 @@ def _read_through(
     checkpoint: Callable[[int], None] | None = None,
 ) -> str:
     """SHA-256 of the file, holes included, while ``write`` is given what is not a hole from ``write_from`` on."""
-    fd = _direct(source, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_direct(source, os.O_RDONLY | os.O_CLOEXEC)
     if fd is None:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     synced = 0
@@ -150,7 +126,7 @@ def _read_through(
                     pipeline.skip(offset, length)
                     continue
                 pipeline.read(offset, length)
-                if checkpoint is not None and offset - synced >= _CHECKPOINT_BYTES:
+                if checkpoint is not None and offset - synced >= CHECKPOINT_BYTES:
                     pipeline.drain()
                     checkpoint(offset + length)
                     synced = offset
@@ -232,32 +208,14 @@ def _update_zeros(hasher: Any, length: int) -> None:
 def _pieces(fd: int, size: int) -> Iterator[tuple[int, int, bool]]:
     """Offset and length of every hole and of every block of data, in order; blocks begin at multiples of a page."""
     at = 0
-    while at < size:
-        try:
-            data = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            data = size
-        data = max(at, data // _ALIGNMENT * _ALIGNMENT)
-        if data > at:
-            yield at, data - at, False
-        if data >= size:
-            return
-        end = min(size, -(-os.lseek(fd, data, os.SEEK_HOLE) // _ALIGNMENT) * _ALIGNMENT)
-        for offset in range(data, end, _BLOCK_BYTES):
+    for first, end in data_ranges(fd, 0, size):
+        if first > at:
+            yield at, first - at, False
+        for offset in range(first, end, _BLOCK_BYTES):
             yield offset, min(_BLOCK_BYTES, end - offset), True
         at = end
-
-
-def _direct(path: Path, flags: int) -> int | None:
-    """A descriptor past the page cache; None where the file system knows no such thing."""
-    try:
-        return os.open(path, flags | os.O_DIRECT, 0o600)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return None
+    if at < size:
+        yield at, size - at, False
 
 
 def _compare(digest: str, expected: str) -> None:
@@ -269,18 +227,32 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def chunk_sums(source: Path, sha256: str) -> ChunkSums | None:
+    """What is known of the snapshot's chunks. A manifest that cannot be used is no harm: the whole checksum is there."""
+    try:
+        return ChunkSums.open(source, sha256=sha256)
+    except (ManifestError, OSError) as error:
+        sys.stderr.write(f"the manifest of {source.name} is not used, its whole checksum is: {error}\n")
+        return None
+
+
 def run(order: dict[str, Any]) -> None:
     """Carry out the order in the working directory: {"label", "verify", "sha256", "convert", "target", "durable_bytes",
-    "total_bytes", "qemu_img", "options", "lock_fd"}; ``convert`` is empty for a raw disk."""
-    target = Path(order["target"])
+    "verified_bytes", "total_bytes", "qemu_img", "options", "lock_fd"}; ``convert`` is empty for a raw disk."""
+    source, target = Path(order["verify"]), Path(order["target"])
     temporary = target.with_name(f"{target.name}.tmp")
     state = State(Path(), order["total_bytes"])
     try:
-        if order["convert"]:
-            verify(Path(order["verify"]), order["sha256"], state, _HASH_SHARE)
-            convert(Path(order["convert"]), temporary, order["qemu_img"], order["options"], state, order["lock_fd"])
-        else:
-            copy_raw(Path(order["verify"]), temporary, order["sha256"], state, order["durable_bytes"])
+        sums = chunk_sums(source, order["sha256"])
+        with closing(sums) if sums is not None else nullcontext():
+            if order["convert"]:
+                verify(source, order["sha256"], sums, state, _HASH_SHARE)
+                image = Path(order["convert"])
+                convert(image, temporary, order["qemu_img"], order["options"], state, order["lock_fd"])
+            elif sums is not None:
+                copy_chunks(source, temporary, sums, state, order["verified_bytes"])
+            else:
+                copy_raw(source, temporary, order["sha256"], state, order["durable_bytes"])
         temporary.rename(target)
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(fd)

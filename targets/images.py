@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECTOR_BYTES = 512
+MOST_DISKS = 64  # of one VM
 MAX_VIRTUAL_SIZE_BYTES = 64 * 2**40  # the largest disk that Compute Engine and EBS offer
 FORMATS = ("qcow2", "raw")
 

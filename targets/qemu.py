@@ -27,12 +27,12 @@ from targets.base import (
     ResourceSpec,
     Status,
 )
+from targets.clone_modes import FULL, OVERLAY, known_mode_of
 from targets.errors import ConflictError, RefusedError, TargetError, UnsupportedError
 from targets.kept_adaptations import KeptAdaptations
 from targets.local_files import Tombstones, check_job_id, storage_errors_translated
 from targets.qemu_adapted import AdaptedImages
 from targets.qemu_boot import BOOTED_PATTERN
-from targets.qemu_copies import FULL
 from targets.qemu_disks import DiskMaker, disk_file
 from targets.qemu_flatten import flatten_offline, flatten_running, has_backing, is_unlinked_overlay
 from targets.qemu_folders import READY, Json, Meta, ResourceFolders, facts_of
@@ -55,6 +55,7 @@ class QemuTarget:
     """
 
     boots_from_image = False
+    clone_modes: tuple[str, ...] = (OVERLAY, FULL)
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class QemuTarget:
         machines: MachineOptions | None = None,
         call_timeout_s: float = 30.0,
         boot_pattern: str = BOOTED_PATTERN,
-        clone_mode: str = "overlay",
+        clone_mode: str = OVERLAY,
         os_adaptation: Policy = Policy.REQUIRED,
     ) -> None:
         self.name = name
@@ -76,7 +77,7 @@ class QemuTarget:
         self.root = Path(root).resolve()
         self._snapshots = snapshots
         self._programs = (qemu_binary, qemu_img, qemu_io)
-        self._clone_mode = clone_mode
+        self.clone_mode = clone_mode
         self._boot_pattern = re.compile(boot_pattern.encode())
         self._folders = ResourceFolders(self.root, lock_timeout_s=call_timeout_s * _LOCK_SHARE)
         options = replace(machines or MachineOptions(), binary=qemu_binary)
@@ -101,7 +102,7 @@ class QemuTarget:
                 raise _no_boot_images()
             else:
                 source = self._disks.check(spec)
-                if self._clone_mode != FULL or isinstance(spec, AdaptedImageSpec):
+                if isinstance(spec, AdaptedImageSpec) or known_mode_of(self, spec.clone_mode) != FULL:
                     check_linkable(source, self.root)
 
     def create(self, spec: ResourceSpec) -> Observed:
@@ -188,17 +189,16 @@ class QemuTarget:
         """See ``Target.boot_report``. ``boot_seconds`` runs from QEMU's start to the guest's last output."""
         with storage_errors_translated():
             meta = self._folders.meta(ref)
-            return qemu_boot.report(
-                self._folders.path(ref), None if meta is None else meta.started_at, self._boot_pattern
-            )
+            started_at = None if meta is None else meta.started_at
+            return qemu_boot.report(self._folders.path(ref), started_at, self._boot_pattern)
 
     def screenshot(self, ref: ResourceRef) -> bytes | None:
         """See ``Target.screenshot``: of a machine that runs, also one that is paused."""
         with storage_errors_translated():
             meta, folder = self._folders.meta(ref), self._folders.path(ref)
+            timeout_s = self.call_timeout_s * _SCREEN_SHARE
             if meta is None:
                 return None
-            timeout_s = self.call_timeout_s * _SCREEN_SHARE
             return qemu_vm.screenshot(folder, lambda: self._machines.runs(ref, meta), timeout_s=timeout_s)
 
     def _find(self, ref: ResourceRef) -> Observed | None:
@@ -220,16 +220,15 @@ class QemuTarget:
 
     def _make_anew(self, spec: AdaptedImageSpec | DiskSpec | InstanceSpec) -> Meta:
         """Make the resource from nothing: what is left of a half-made one goes first."""
-        if isinstance(spec, InstanceSpec):
-            adopted = self._machines.adopt(spec.ref)
-            if adopted is not None:
-                self._tombstones.refuse_buried(spec.owner.job_id)
-                return adopted
+        if isinstance(spec, InstanceSpec) and (adopted := self._machines.adopt(spec.ref)) is not None:
+            self._tombstones.refuse_buried(spec.owner.job_id)
+            return adopted
         left = self.find(spec.ref)
         if left is not None:
             self._remove(spec.ref, left.uid)
         extra = {} if isinstance(spec, AdaptedImageSpec) else spec.labels
-        meta = self._folders.claim(spec.ref, {**extra, **spec.owner.labels()}, facts_of(spec, self._clone_mode))
+        mode = known_mode_of(self, spec.clone_mode) if isinstance(spec, DiskSpec) else ""
+        meta = self._folders.claim(spec.ref, {**extra, **spec.owner.labels()}, facts_of(spec, mode))
         try:
             # After the claim: clean-up buries first and then looks, so one of the two sees the other.
             self._tombstones.refuse_buried(spec.owner.job_id)
@@ -244,12 +243,8 @@ class QemuTarget:
             raise
 
     def _copy(self, spec: DiskSpec, meta: Meta) -> None:
-        image = None
-        if spec.adapted_image is not None:
-            image = self._require(spec, ResourceRef(ResourceKind.ADAPTED_IMAGE, spec.adapted_image))
-        self._disks.start_copy(
-            self._folders.path(spec.ref), spec.snapshot, image, label=meta.uid, qemu_img=self._programs[1]
-        )
+        folder, image = self._folders.path(spec.ref), self._image_of(spec)
+        self._disks.start_copy(folder, spec.snapshot, image, label=meta.uid, qemu_img=self._programs[1])
 
     def _go_on(self, spec: DiskSpec, meta: Meta) -> Meta:
         """A full copy that was begun: it is done, it runs, it is taken up again, or it can never succeed."""
@@ -270,12 +265,16 @@ class QemuTarget:
         folder = self._folders.path(spec.ref)
         if isinstance(spec, AdaptedImageSpec):
             return self._disks.make_adapted(folder, spec, self._adapted)
-        if spec.adapted_image is None:
+        image = self._image_of(spec)
+        if image is None:
             self._disks.make_overlay(folder, spec.snapshot)
         else:
-            image = self._require(spec, ResourceRef(ResourceKind.ADAPTED_IMAGE, spec.adapted_image))
             self._disks.copy_adapted(folder, image)
         return None
+
+    def _image_of(self, spec: DiskSpec) -> Path | None:
+        name = spec.adapted_image
+        return None if name is None else self._require(spec, ResourceRef(ResourceKind.ADAPTED_IMAGE, name))
 
     def _disks_of(self, spec: InstanceSpec) -> list[Path]:
         return [disk_file(self._require(spec, ResourceRef(ResourceKind.DISK, name))) for name in spec.disks]

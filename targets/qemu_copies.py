@@ -22,13 +22,14 @@ from typing import Any
 
 from targets import disk_copy
 from targets.base import Observed, Status
+from targets.clone_modes import FULL
 from targets.disk_copy import STATE_FILE
 from targets.errors import RefusedError, TransientError
 from targets.local_files import is_locked, read_json
 from targets.qemu_folders import MAKING, Meta, disk_file
 from targets.qemu_tools import CLEAN_ENVIRONMENT, cache_modes, find_tool, limited
 
-FULL, MODE = "full", "clone_mode"  # the mode of a disk that needs no snapshot, and its name in a note
+MODE = "clone_mode"  # its name in a note
 _LOCK = "copy.lock"
 _MEMORY_BYTES = 2 * 2**30  # of address space; what it uses is bounded by its buffers
 _LOOK_S = 0.005
@@ -48,11 +49,11 @@ def start(
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # it runs
-        durable = int((state_of(folder) or {}).get("durable_bytes", 0)) if (folder / f"{target}.tmp").exists() else 0
+        state = (state_of(folder) or {}) if (folder / f"{target}.tmp").exists() else {}
         order = {
             "label": label, "verify": str(verify), "sha256": sha256, "convert": str(convert or ""), "target": target,
-            "durable_bytes": durable, "total_bytes": total_bytes, "qemu_img": find_tool(qemu_img),
-            "options": cache_modes(folder), "lock_fd": lock_fd,
+            "durable_bytes": int(state.get("durable_bytes", 0)), "verified_bytes": int(state.get("verified_bytes", 0)),
+            "total_bytes": total_bytes, "qemu_img": find_tool(qemu_img), "options": cache_modes(folder), "lock_fd": lock_fd,
         }  # fmt: skip
         script = [sys.executable, "-I", "-S", str(Path(disk_copy.__file__).absolute()), json.dumps(order)]
         command = limited([find_tool("setsid"), "--fork", *script], core=0, **{"as": _MEMORY_BYTES})

@@ -85,8 +85,10 @@ def command_line(
     arguments += ["-sandbox", _SANDBOX if any(each.startswith("bridge,") for each in network) else _SANDBOX_WHOLE]
     arguments += [*machine_arguments(firmware), "-accel", accel, *(["-cpu", "host"] if accel == "kvm" else [])]
     arguments += ["-smp", str(machine.cpus), "-m", f"{machine.memory_mb}M"]
-    arguments += ["-qmp", f"unix:{QMP_SOCKET},server=on,wait=off", "-serial", f"file:{SERIAL_LOG}"]
-    arguments += ["-chardev", f"file,id=firmware,path={FIRMWARE_LOG}"]
+    arguments += ["-qmp", f"unix:{QMP_SOCKET},server=on,wait=off"]
+    # Appending, so that whoever cuts a log short while the machine runs (logrotate's copytruncate) makes it short.
+    arguments += ["-chardev", f"file,id=serial,path={SERIAL_LOG},append=on", "-serial", "chardev:serial"]
+    arguments += ["-chardev", f"file,id=firmware,path={FIRMWARE_LOG},append=on"]
     arguments += ["-device", f"isa-debugcon,iobase={_FIRMWARE_DEBUG_PORT},chardev=firmware"]
     arguments += ["-vga", "std", "-display", "none", *network]
     for number, disk in enumerate(disks):

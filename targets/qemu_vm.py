@@ -20,7 +20,7 @@ from pathlib import Path
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from targets.errors import RefusedError, TargetError, TransientError, UnsupportedError
-from targets.qemu_machine import PID_FILE, QMP_SOCKET, VmLabel
+from targets.qemu_machine import FIRMWARE_LOG, PID_FILE, QMP_SOCKET, SERIAL_LOG, VmLabel
 from targets.qemu_tools import CLEAN_ENVIRONMENT, find_tool, last_line, limited
 
 QUIT_WAIT_S = 2.0
@@ -76,7 +76,7 @@ def start(command: Sequence[str], folder: Path, *, timeout_s: float) -> None:
     sandbox. Raises: RefusedError with QEMU's reason; TransientError on a time-out or while another process has a disk
     open; UnsupportedError if QEMU cannot be executed.
     """
-    for stale in (PID_FILE, QMP_SOCKET):
+    for stale in (PID_FILE, QMP_SOCKET, SERIAL_LOG, FIRMWARE_LOG, _STDERR_LOG):
         (folder / stale).unlink(missing_ok=True)
     deadline = time.monotonic() + timeout_s
     # Where the host overcommits without bound, any amount of memory would be granted and the host killed later.
@@ -85,7 +85,7 @@ def start(command: Sequence[str], folder: Path, *, timeout_s: float) -> None:
     shell = [find_tool("setsid"), "--fork", "/bin/sh", "-c", 'echo $$; unset PWD; exec "$@" >&2', "sh"]
     log = folder / _STDERR_LOG
     try:
-        with log.open("wb") as output:
+        with log.open("ab") as output:
             said = subprocess.run(
                 [*shell, *limited(command, **limits)], cwd=folder, env=CLEAN_ENVIRONMENT, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=output, check=True,

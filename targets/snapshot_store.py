@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from targets.chunk_sums import ChunkHasher, remove_manifest, write_manifest
 from targets.local_files import fsync_folder
 
 _BLOCK_BYTES = 64 * 1024
@@ -34,7 +33,7 @@ class SnapshotWriter:
     One that continues a file starts at its ``size_bytes``, with the digest of what it holds, or None if that is not known.
     """
 
-    def __init__(self, fd: int, key: str, *, hasher: Any | None, size_bytes: int = 0) -> None:
+    def __init__(self, fd: int, key: str, *, hasher: ChunkHasher | None, size_bytes: int = 0) -> None:
         self._fd = fd
         self._key = key
         self._pending = bytearray()
@@ -46,8 +45,7 @@ class SnapshotWriter:
     def sha256(self) -> str:
         """Hexadecimal digest of all bytes so far, holes included; the digest must be known."""
         assert self.hasher is not None
-        digest: str = self.hasher.hexdigest()
-        return digest
+        return self.hasher.hexdigest()
 
     def write(self, data: bytes) -> None:
         """Append ``data``; all-zero blocks of 64 KiB become holes. Raises: SnapshotStoreError when the disk is full."""
@@ -113,18 +111,28 @@ class FileSnapshotStore:
             fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)  # tells sweep() that a live process writes it
-            upload = SnapshotWriter(fd, key, hasher=hashlib.sha256())
+            hasher = ChunkHasher()
+            upload = SnapshotWriter(fd, key, hasher=hasher)
             yield upload
             with translated(key):
                 upload.checkpoint()
                 os.fchmod(fd, 0o444)
                 os.link(part, final)  # like rename, but fails if another upload of this key was first
+                self.add_manifest(key, hasher)
         finally:
             part.unlink(missing_ok=True)
             os.close(fd)
             self._drop_empty(final.parent)
         with translated(key):
             fsync_folder(final.parent)
+
+    def add_manifest(self, key: str, hasher: ChunkHasher) -> None:
+        """Keep the checksums of the chunks of a snapshot that was just stored; it goes if they cannot. Raises: OSError."""
+        try:
+            write_manifest(self.path(key), hasher)
+        except BaseException:
+            self.remove(key)
+            raise
 
     def check(self, key: str) -> int:
         """Open the snapshot and return its length in bytes. Raises: SnapshotStoreError if it cannot be read."""
@@ -153,6 +161,7 @@ class FileSnapshotStore:
         path = self.path(key)
         with translated(key):
             path.unlink(missing_ok=True)
+            remove_manifest(path)
             if path.parent.exists():
                 fsync_folder(path.parent)
             self._drop_empty(path.parent)

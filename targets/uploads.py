@@ -19,8 +19,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from targets.chunk_sums import ChunkHasher
 from targets.local_files import fsync_folder, read_json, write_json
 from targets.snapshot_store import FileSnapshotStore, SnapshotStoreError, SnapshotWriter, translated
 
@@ -98,9 +98,12 @@ class PartialUpload:
 
     def sha256(self) -> str:
         """Digest of the whole. Read back from the file if other processes took some of the chunks."""
+        return self._known_hasher().hexdigest()
+
+    def _known_hasher(self) -> ChunkHasher:
         if self._writer.hasher is None:
             self._writer.hasher = _hash_of(self._fd)
-        return self._writer.sha256
+        return self._writer.hasher
 
     def publish(self) -> str:
         """Make the whole a snapshot, durable and read-only; returns its key. May be repeated after a crash.
@@ -113,6 +116,7 @@ class PartialUpload:
             os.fchmod(self._fd, 0o444)
             with contextlib.suppress(FileExistsError):  # the key is this part's own: it is an earlier attempt's link
                 os.link(self._path, final)
+            self._owner.store.add_manifest(self._note.key, self._known_hasher())
             fsync_folder(final.parent)
             fsync_folder(final.parent.parent)
         return self._note.key
@@ -124,7 +128,7 @@ class PartialUpload:
             os.fchmod(self._fd, 0o600)
             self._note = write_note(self._path, image_format, total_bytes)
         self.cut(0)
-        self._writer.hasher = hashlib.sha256()
+        self._writer.hasher = ChunkHasher()
 
     def discard(self) -> None:
         """Remove the part; a snapshot that was made of it stays."""
@@ -138,7 +142,7 @@ class PartialUploads:
         self.store = store
         self._root = store.root / _FOLDER
         # Running digests of parts whose last chunk came to this process, by path; only a saving, see ``sha256``.
-        self._hashes: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self._hashes: dict[Path, tuple[tuple[int, int, int], ChunkHasher]] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -213,15 +217,15 @@ class PartialUploads:
             path.parent.rmdir()
             self._root.rmdir()
 
-    def running_hash(self, path: Path, fd: int) -> Any | None:
+    def running_hash(self, path: Path, fd: int) -> ChunkHasher | None:
         """The digest so far; None if it is not known here, since another process took the last chunk."""
         if os.fstat(fd).st_size == 0:
-            return hashlib.sha256()
+            return ChunkHasher()
         with self._lock:
             kept = self._hashes.pop(path, None)
         return kept[1] if kept is not None and kept[0] == _stamp(fd) else None
 
-    def remember(self, path: Path, fd: int, hasher: Any | None) -> None:
+    def remember(self, path: Path, fd: int, hasher: ChunkHasher | None) -> None:
         """Keep a digest for the next chunk."""
         with self._lock:
             self._hashes.pop(path, None)
@@ -286,8 +290,8 @@ def _stamp(fd: int) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _hash_of(fd: int) -> Any:
-    hasher = hashlib.sha256()
+def _hash_of(fd: int) -> ChunkHasher:
+    hasher = ChunkHasher()
     offset = 0
     while block := os.pread(fd, _READ_BYTES, offset):
         hasher.update(block)

@@ -82,7 +82,7 @@ def wanted_adaptation(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def plan_job(
     *, job_id: str, name: str, vm: MigratingVm, cycle: ReplicationCycle, target: str, now: dt.datetime,
-    boots_from_image: bool = False, kept_since: str = "", uri_of: UriOf = str,
+    boots_from_image: bool = False, clone_mode: str = "", kept_since: str = "", uri_of: UriOf = str,
 ) -> CloneJob:  # fmt: skip
     """The whole job as rows, not yet stored. ``adapting_os`` is planned only when licence or modifiers differ from what
     the cycle's snapshots are adapted for already, and the VM's policy does not skip it (contract, section 2.4). A VM whose
@@ -118,9 +118,9 @@ def plan_job(
                  for at, kind in enumerate(kinds)]  # fmt: skip
     job.ledger = []
     if disks_only is None:
-        _resources(job, names, cycle, adaptation if adapt else None, boots_from_image, kept_since)
+        _resources(job, names, cycle, adaptation if adapt else None, boots_from_image, clone_mode, kept_since)
     else:
-        _disks(job, names, cycle, disks_only)
+        _disks(job, names, cycle, disks_only, clone_mode)
         disks_plan.remember(job, uri_of)
     return job
 
@@ -133,7 +133,7 @@ def _add(job: CloneJob, step: StepKind, kind: ResourceKind, name: str, role: Rol
     ))  # fmt: skip
 
 
-def _disks(job: CloneJob, names: Names, cycle: ReplicationCycle, defaults: Mapping[str, Any]) -> None:
+def _disks(job: CloneJob, names: Names, cycle: ReplicationCycle, defaults: Mapping[str, Any], clone_mode: str) -> None:
     """Products all: a boot disk from an image of its own, if there is one, the source's disks, and what they are
     attached to."""
     image, boot = disks_plan.boot_image_of(defaults)
@@ -142,7 +142,8 @@ def _disks(job: CloneJob, names: Names, cycle: ReplicationCycle, defaults: Mappi
     def add_disk(name: str, pin: dict[str, Any], number: int, given: Mapping[str, Any], *, boots: bool) -> None:
         details = disks_plan.disk_details(job, given, boots=boots)
         _add(job, StepKind.PREPARING_VM_DISKS, ResourceKind.DISK, name, Role.PRODUCT,
-             {"snapshot": pin, "diskNumber": number, "adaptedImage": None, "details": details})  # fmt: skip
+             {"snapshot": pin, "diskNumber": number, "adaptedImage": None, "details": details,
+              "cloneMode": clone_mode})  # fmt: skip
 
     if image:
         made.append((boot.get("diskName") or names.boot_disk, boot))
@@ -160,7 +161,7 @@ def _disks(job: CloneJob, names: Names, cycle: ReplicationCycle, defaults: Mappi
 
 def _resources(
     job: CloneJob, names: Names, cycle: ReplicationCycle, adaptation: dict[str, Any] | None, boots_from_image: bool,
-    kept_since: str,
+    clone_mode: str, kept_since: str,
 ) -> None:  # fmt: skip
     hostname = job.target_details.get("hostname") or names.instance
 
@@ -178,10 +179,16 @@ def _resources(
     for snapshot in () if boots_from_image else cycle.snapshots:
         image = names.adapted_image if adaptation is not None and snapshot is boot else None
         add(StepKind.PREPARING_VM_DISKS, ResourceKind.DISK, names.disk(snapshot.disk_number), Role.PRODUCT,
-            {"snapshot": _pin(snapshot), "diskNumber": snapshot.disk_number, "adaptedImage": image})  # fmt: skip
+            {"snapshot": _pin(snapshot), "diskNumber": snapshot.disk_number, "adaptedImage": image,
+             "cloneMode": clone_mode})  # fmt: skip
     add(StepKind.INSTANTIATING_MIGRATED_VM, ResourceKind.INSTANCE, names.instance, Role.PRODUCT,
         {"disks": [row.name for row in job.ledger if row.kind == ResourceKind.DISK], "hostname": hostname,
          "bootImage": names.boot_image if boots_from_image else None})  # fmt: skip
+
+
+def clone_mode_of(job: CloneJob) -> str:
+    """How the job's disks are made; empty where its target has one way only, and for jobs of older code."""
+    return next((row.spec.get("cloneMode", "") for row in job.ledger if row.kind == ResourceKind.DISK), "")
 
 
 def _pin(row: SnapshotRow) -> dict[str, Any]:
@@ -205,7 +212,7 @@ def spec_of(job: CloneJob, row: LedgerRow) -> ResourceSpec:
                                     spec["modifiers"], details)  # fmt: skip
         case ResourceKind.DISK:
             return DiskSpec(ref, owner, spec["diskNumber"], _snapshot(spec["snapshot"]), spec["adaptedImage"], labels,
-                            details)  # fmt: skip
+                            details, spec.get("cloneMode", ""))  # fmt: skip
         case ResourceKind.BOOT_IMAGE:
             return BootImageSpec(ref, owner, tuple(_snapshot(pin) for pin in spec["snapshots"]), labels, details)
         case ResourceKind.INSTANCE:

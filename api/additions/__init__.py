@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api.additions import audit, cycles, evidence, jobs
+from api.additions import audit, cycles, evidence, jobs, target_projects
 from api.additions.evidence import EvidenceRoute
 from api.additions.uploads import UploadRoute
-from api.names import CLONE_JOB, LOCATION, MIGRATING_VM, REPLICATION_CYCLE
+from api.names import CLONE_JOB, LOCATION, MIGRATING_VM, REPLICATION_CYCLE, TARGET_PROJECT
 from tasks.errors import InvalidArgument
 from tasks.services import Services
 
@@ -46,7 +46,7 @@ class Addition:
 
 _VM, _CYCLE, _JOB = (f"{PREFIX}{{name={shape}}}" for shape in (MIGRATING_VM, REPLICATION_CYCLE, CLONE_JOB))
 _DISK = f"{_CYCLE}/disks/{{disk}}"
-_LOCATION = f"{PREFIX}{{name={LOCATION}}}"
+_LOCATION, _TARGET = (f"{PREFIX}{{name={shape}}}" for shape in (LOCATION, TARGET_PROJECT))
 ADDITIONS = (
     Addition("POST", f"{_VM}/replicationCycles", UPLOAD_PERMISSION, frozenset({"adaptation"}), cycles.begin,
              "ReplicationCycle"),
@@ -61,6 +61,10 @@ ADDITIONS = (
     Addition("GET", f"{_JOB}/evidence", READ_PERMISSION, _NONE, evidence.evidence, "clonejob.Evidence"),
     Addition("GET", f"{_VM}/bootProofs", PROOFS_PERMISSION, _NONE, evidence.boot_proofs, "clonejob.BootProofs"),
     Addition("GET", f"{_JOB}:explain", READ_PERMISSION, _NONE, jobs.explain, "clonejob.Explanation"),
+    Addition("GET", f"{_TARGET}/cloneMode", "vmmigration.targets.get", _NONE, target_projects.clone_mode,
+             "clonejob.CloneMode"),
+    Addition("POST", f"{_TARGET}:setCloneMode", "vmmigration.targets.update", target_projects.CLONE_MODE_FIELDS,
+             target_projects.set_clone_mode, "clonejob.CloneMode"),
     Addition("POST", f"{_LOCATION}:audit", AUDIT_PERMISSION, audit.FIELDS, audit.report, "clonejob.Audit"),
     Addition("POST", f"{_LOCATION}:deleteOrphans", DELETE_ORPHANS_PERMISSION, audit.FIELDS, audit.delete_orphans,
              "clonejob.Audit"),

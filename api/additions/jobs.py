@@ -96,6 +96,7 @@ def _explanation(found: Explanation) -> Json:
     return {
         "name": found.name,
         "state": str(found.state),
+        "cloneMode": found.clone_mode or None,
         "summary": found.summary,
         "waitsFor": None if waits is None else camel(waits),
         "failure": None if failure is None else camel(failure),
@@ -112,6 +113,7 @@ def _plan(found: Plan) -> Json:
         "migratingVm": found.vm,
         "ready": not found.blockers,
         "target": found.target,
+        "cloneMode": found.clone_mode or None,
         "replicationCycle": None if cycle is None else {
             "name": cycle.name,
             "cycleNumber": cycle.cycle_number,

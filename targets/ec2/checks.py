@@ -47,11 +47,18 @@ def require_snapshots(calls: Calls, snapshots: Sequence[Snapshot]) -> None:
     except SourceGoneError as error:
         raise SourceGoneError(f"Not all of {', '.join(keys)} exist: {error}") from error
     states = {each["SnapshotId"]: each.get("State", "completed") for each in found}
-    for key in keys:
+    sizes = {each["SnapshotId"]: each.get("VolumeSize", 0) for each in found}
+    for snapshot in snapshots:
+        key = snapshot.key
         if key not in states or states[key] == "error":
             raise SourceGoneError(f"Snapshot {key} does not exist in this account and region, or has failed.")
         if states[key] == "pending":
             raise UnsupportedError(f"Snapshot {key} is not complete yet; clone when it is.")
+        if sizes[key] and -(-snapshot.virtual_size_bytes // 2**30) != sizes[key]:
+            raise SourceGoneError(
+                f"Snapshot {key} is not what was registered: it has {sizes[key]} GiB, and {snapshot.virtual_size_bytes} "
+                f"bytes were told. Import it again with its size in bytes: {sizes[key] << 30}."
+            )
 
 
 def require_isolation(calls: Calls, options: Ec2Options) -> None:

@@ -82,6 +82,7 @@ class CloneJobService:
         planned = partial(
             plan_job, job_id=uuid.uuid4().hex, name=name, vm=vm, cycle=cycle, target=target, now=self._store.clock(),
             boots_from_image=self._runtime.targets[target].boots_from_image,
+            clone_mode=preconditions.clone_mode(self._runtime, ground, target),
             uri_of=partial(uri_of, self._runtime.targets[target]),
         )  # fmt: skip
         job = planned()

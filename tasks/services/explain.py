@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from models.schema import CloneJob, CloneStep, JobEvent, LedgerRow
 from models.states import TERMINAL, JobState, LedgerState, StepKind, Verdict
+from tasks.plan import clone_mode_of
 from tasks.runtime import Runtime
 from tasks.services.common import must_get
 
@@ -67,10 +68,11 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """``summary`` is one sentence; ``next_steps`` are what a person may do."""
+    """``summary`` is one sentence; ``next_steps`` are what a person may do; ``clone_mode`` may be empty."""
 
     name: str
     state: JobState
+    clone_mode: str
     summary: str
     waits: Waits | None
     failure: Failure | None
@@ -103,6 +105,7 @@ class ExplainService:
         return Explanation(
             name,
             job.state,
+            clone_mode_of(job),
             _summary(job, waits, failure),
             waits,
             failure,

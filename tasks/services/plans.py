@@ -70,10 +70,12 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``target`` and ``cycle`` are None when there is none; what hangs on them is then not planned."""
+    """``target`` and ``cycle`` are None when there is none; what hangs on them is then not planned. ``clone_mode`` is empty
+    for a target that makes disks in one way."""
 
     vm: str
     target: str | None
+    clone_mode: str
     cycle: ReplicationCycle | None
     steps: tuple[PlannedStep, ...]
     resources: tuple[PlannedResource, ...]
@@ -108,27 +110,28 @@ class PlanService:
             tried(lambda: check_can_make_disks(self._runtime, vm, target))
         if cycle is not None:
             tried(lambda: check_has_disks(vm, cycle))
+        mode = "" if target is None else tried(lambda: preconditions.clone_mode(self._runtime, ground, target)) or ""
         blockers += [
             Blocker("CLONE_JOB_RUNNING", job.name, f"a clone of this VM is running: {job.name} is {job.state}",
                     _DO["CLONE_JOB_RUNNING"])
             for job in self._runtime.catalog.recent_jobs([vm_name])[vm_name] if job.end_time is None
         ]  # fmt: skip
         if cycle is None:
-            return Plan(vm_name, target, None, (), (), tuple(blockers))
-        job, kept = self._job(vm, cycle, target), ""
+            return Plan(vm_name, target, mode, None, (), (), tuple(blockers))
+        job, kept = self._job(vm, cycle, target, mode), ""
         if target is not None:
             tried(lambda: preconditions.check_target(self._runtime, job))
             kept = tried(lambda: preconditions.kept_since(self._runtime, job)) or ""
-            job = self._job(vm, cycle, target, kept) if kept else job
+            job = self._job(vm, cycle, target, mode, kept) if kept else job
             for row in job.ledger:
                 tried(lambda row=row: self._check_name(job, row))  # type: ignore[misc]
         resources = tuple(
             PlannedResource(row.kind, row.name.replace(short_hash(_JOB_ID), _HASH), str(row.role), str(row.step))
             for row in job.ledger
         )
-        return Plan(vm_name, target, cycle, _steps(vm, job, cycle, kept), resources, tuple(blockers))
+        return Plan(vm_name, target, mode, cycle, _steps(vm, job, cycle, kept), resources, tuple(blockers))
 
-    def _job(self, vm: MigratingVm, cycle: ReplicationCycle, target: str | None, kept: str = "") -> CloneJob:
+    def _job(self, vm: MigratingVm, cycle: ReplicationCycle, target: str | None, mode: str, kept: str = "") -> CloneJob:
         """The job as it would be stored; it is not, and the VM's row is not touched."""
         body = vm.body if DISKS_DEFAULTS in vm.body else {**vm.body, VM_DEFAULTS: vm.body.get(VM_DEFAULTS) or {}}
         like = MigratingVm(name=vm.name, body=body)
@@ -136,7 +139,7 @@ class PlanService:
         boots_from_image = target is not None and self._runtime.targets[target].boots_from_image
         return plan_job(
             job_id=_JOB_ID, name=f"{vm.name}/cloneJobs/-", vm=like, cycle=cycle, target=target or "", now=now,
-            boots_from_image=boots_from_image, kept_since=kept,
+            boots_from_image=boots_from_image, clone_mode=mode, kept_since=kept,
             uri_of=str if target is None else partial(uri_of, self._runtime.targets[target]),
         )  # fmt: skip
 

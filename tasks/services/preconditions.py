@@ -7,6 +7,7 @@ from models.expiry import expired_state
 from models.schema import CloneJob, MigratingVm, ReplicationCycle
 from models.states import CLONEABLE, VmState
 from models.target_defaults import target_project_of
+from targets.clone_modes import mode_of, modes_of
 from targets.errors import PermanentError, TargetError
 from tasks.errors import FailedPrecondition, Unavailable
 from tasks.runtime import Runtime
@@ -60,6 +61,23 @@ def target_of(runtime: Runtime, ground: CloneGround) -> str:
             reason="TARGET_NOT_CONFIGURED",
         )
     return project.target
+
+
+def clone_mode(runtime: Runtime, ground: CloneGround, target: str) -> str:
+    """How disks are made there: as the target project says, or else as the target is configured; empty without a choice.
+
+    Raises: FailedPrecondition for a mode that the target does not have any more.
+    """
+    project, modes = ground.project, modes_of(runtime.targets[target])
+    wanted = "" if project is None else project.clone_mode or ""
+    if project is not None and wanted and wanted not in modes:
+        raise FailedPrecondition(
+            project.name,
+            f"the clone mode of target project {project.name} is {wanted!r}, and target {target} has "
+            f"{', '.join(modes) or 'no choice of modes'}; change it with clonejob target clone-mode",
+            reason="TARGET_CANNOT_CLONE",
+        )
+    return mode_of(runtime.targets[target], wanted)
 
 
 def no_target_project(vm_name: str, project: str) -> FailedPrecondition:

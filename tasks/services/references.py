@@ -6,31 +6,25 @@ and nothing of it is ever deleted.
 
 from __future__ import annotations
 
-import re
-
 from models.catalog import CycleClosed, ResourceExists
 from models.schema import ReplicationCycle, Snapshot
 from models.states import CycleState
-from targets.images import MAX_VIRTUAL_SIZE_BYTES
 from tasks.errors import AlreadyExists, InvalidArgument
+from tasks.references import reference_problem, size_problem
 from tasks.runtime import Runtime
 from tasks.services.common import must_get
 from tasks.services.uploads import check_number, closed, recorded
 
 FORMAT = "reference"
-_REFERENCE = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9._:/]{0,510}[A-Za-z0-9])?")
 
 
 def put_reference(runtime: Runtime, name: str, disk_number: int, reference: str, size_bytes: int) -> Snapshot:
     """See ``CycleService.put_reference``."""
     check_number(disk_number)
-    if not _REFERENCE.fullmatch(reference) or ".." in reference or "//" in reference.removeprefix("https://"):
-        raise InvalidArgument(
-            "reference",
-            "must be the provider's name of a snapshot or image, such as projects/P/global/snapshots/S or snap-0123abcd",
-        )
-    if not 0 < size_bytes <= MAX_VIRTUAL_SIZE_BYTES:
-        raise InvalidArgument("size_bytes", f"must be between 1 and {MAX_VIRTUAL_SIZE_BYTES}")
+    if problem := reference_problem(reference):
+        raise InvalidArgument("reference", problem)
+    if problem := size_problem(size_bytes):
+        raise InvalidArgument("size_bytes", problem)
     cycle = must_get(runtime.catalog, ReplicationCycle, name)
     done = recorded(cycle, disk_number)
     if done is not None and (done.format, done.store_key, done.virtual_size_bytes) == (FORMAT, reference, size_bytes):

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from models.catalog import InUse
 from models.operations import RequestIdReused
 from models.schema import Operation, TargetProject
+from targets.clone_modes import mode_of, modes_of
 from tasks.errors import FailedPrecondition, InvalidArgument, NotFound
 from tasks.names import check_id
 from tasks.services.common import Page, Paging, Request, list_page, must_get, new_operation, reused
 from tasks.services.resources import Change, ResourceService
+
+
+@dataclass(frozen=True, slots=True)
+class CloneModes:
+    """How the clones of a target project get their disks. ``chosen`` is empty if nothing was; ``used`` and ``modes`` are, if
+    its target makes disks in one way or is not configured."""
+
+    name: str
+    target: str
+    chosen: str
+    used: str
+    modes: tuple[str, ...]
 
 
 class TargetProjectService(ResourceService):
@@ -35,6 +49,7 @@ class TargetProjectService(ResourceService):
             body = change({"project": row.target, "description": row.description})
             if body.get("project") != row.target:
                 row.target = self._target(body)
+                self._check_mode("target_project.project", row.target, row.clone_mode or "")
             row.description = body.get("description", "")
 
         operation = new_operation("update", "UpdateTargetProject", name, request)
@@ -48,6 +63,35 @@ class TargetProjectService(ResourceService):
                 "target_project.project", f"{target[:80]!r} is not a configured target; there are: {known}"
             )
         return target
+
+    def clone_modes(self, name: str) -> CloneModes:
+        """Raises: NotFound."""
+        row = self.get(name)
+        target = self._runtime.targets.get(row.target)
+        chosen = row.clone_mode or ""
+        return CloneModes(name, row.target, chosen, mode_of(target, chosen), modes_of(target))
+
+    def set_clone_mode(self, name: str, mode: str) -> CloneModes:
+        """Choose how the clones of jobs that are created from now on get their disks; empty: as the target is configured.
+
+        Raises: InvalidArgument, NotFound.
+        """
+
+        def write(row: TargetProject) -> None:
+            self._check_mode("cloneMode", row.target, mode)
+            row.clone_mode = mode or None
+
+        self._update(TargetProject, name, write, new_operation("update", "UpdateTargetProject", name, Request()))
+        return self.clone_modes(name)
+
+    def _check_mode(self, field: str, target: str, mode: str) -> None:
+        modes = modes_of(self._runtime.targets.get(target))
+        if mode and not modes:
+            raise InvalidArgument(field, f"clone mode {mode[:80]!r} does not go with target {target}, which makes disks in "
+                                         "one way: leave the clone mode empty")  # fmt: skip
+        if mode and mode not in modes:
+            raise InvalidArgument(field, f"{mode[:80]!r} is not a clone mode of target {target}; there are: "
+                                         f"{', '.join(modes)}")  # fmt: skip
 
     def delete(self, name: str, request: Request) -> Operation:
         """Raises: InvalidArgument, NotFound, FailedPrecondition (a VM's target defaults name it)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from models.catalog import CycleClosed, ResourceExists
 from models.schema import ReplicationCycle, Snapshot
 from models.states import CycleState
-from targets.images import MAX_VIRTUAL_SIZE_BYTES, ImageError, inspect_image
+from targets.images import MAX_VIRTUAL_SIZE_BYTES, MOST_DISKS, ImageError, inspect_image
 from targets.snapshot_store import SnapshotStoreError
 from targets.uploads import PartialUpload, Received, UploadBusy
 from tasks.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, ResourceExhausted, ServiceError
@@ -17,7 +17,6 @@ from tasks.runtime import Runtime
 from tasks.services.common import must_get
 
 FORMATS = ("raw", "qcow2")
-MOST_DISKS = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,3 +100,16 @@ def test_which_cycles_are_proven_to_boot(clonejob, stub, command):
     assert lines["cycle-3"].endswith("not tried yet")
     assert "proven by web-1/c8" in lines["cycle-2"] and "UNKNOWN by web-1/c7" in lines["cycle-1"]
     assert json.loads(clonejob("vm", command, "web-1", "--json", "--server", stub.url).out)["bootProofs"] == proofs
+
+
+@pytest.mark.parametrize("command", ["show", "cycles"])
+def test_a_pruned_cycle_says_so(clonejob, stub, command):
+    stub.on("GET", f"/v1/{VM}", {"name": VM, "state": "ACTIVE"})
+    warning = {"warningMessage": {"locale": "en-US", "message": "Its snapshots were pruned."}}
+    cycles = [{"name": f"{VM}/replicationCycles/cycle-2", "state": "SUCCEEDED"},
+              {"name": f"{VM}/replicationCycles/cycle-1", "state": "SUCCEEDED", "warnings": [warning]}]  # fmt: skip
+    stub.on("GET", f"/v1/{VM}/replicationCycles", {"replicationCycles": cycles})
+    stub.on("GET", f"/clonejob/v1/{VM}/bootProofs", {})
+    shown = clonejob("vm", command, "web-1", "--server", stub.url).out.splitlines()
+    [newer], [older] = ([line for line in shown if line.startswith(name)] for name in ("cycle-2", "cycle-1"))
+    assert newer.rstrip().endswith("not tried yet") and older.endswith("Its snapshots were pruned.")

@@ -10,7 +10,7 @@ VM = "projects/clonejob/locations/global/sources/default/migratingVms/web-1"
 JOB = f"{VM}/cloneJobs/c1"
 CYCLE = f"{VM}/replicationCycles/cycle-1"
 PLAN = {
-    "migratingVm": VM, "ready": True, "target": "local", "blockers": [],
+    "migratingVm": VM, "ready": True, "target": "local", "cloneMode": "full", "blockers": [],
     "replicationCycle": {
         "name": CYCLE, "cycleNumber": 7, "endTime": "2026-01-01T00:00:00Z",
         "snapshots": [{"diskNumber": 0, "format": "qcow2", "sha256": "ab" * 32, "virtualSizeBytes": str(3 << 30),
@@ -36,6 +36,7 @@ def test_plan(clonejob, stub):
     for part in (
         "web-1: can be cloned",
         "cycle    7",
+        "disks    clone mode full",
         "3 GiB",
         "2 KiB",
         "ab" * 32,

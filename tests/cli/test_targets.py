@@ -199,3 +199,25 @@ def command_line(pid: str) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def test_the_clone_mode_of_target_projects(clonejob, stub):
+    parent = "projects/clonejob/locations/global/targetProjects"
+    local, simulated = ({"targetProject": f"{parent}/{name}", "target": name, "cloneMode": "", "usedCloneMode": mode,
+                         "cloneModes": modes} for name, mode, modes in
+                        (("local", "overlay", ["overlay", "full"]), ("simulated", None, [])))  # fmt: skip
+    stub.on(
+        "GET", f"/v1/{parent}", {"targetProjects": [{"name": each["targetProject"]} for each in (local, simulated)]}
+    )
+    for each in (local, simulated):
+        stub.on("GET", f"/clonejob/v1/{each['targetProject']}/cloneMode", each)
+    chosen = local | {"cloneMode": "full", "usedCloneMode": "full"}
+    stub.on("POST", f"/clonejob/v1/{parent}/local:setCloneMode", chosen, local)
+    rows = clonejob("target", "clone-mode", "--server", stub.url).out.splitlines()
+    assert rows[1].split() == ["local", "local", "overlay", "the", "target", "overlay,", "full"]
+    assert rows[2].split() == ["simulated", "simulated", "-", "the", "target", "-"]
+    shown = clonejob("target", "clone-mode", "local", "full", "--server", stub.url)
+    assert "the target project" in shown.out and json.loads(stub.calls[-1].body) == {"cloneMode": "full"}
+    shown = clonejob("target", "clone-mode", "local", "default", "--json", "--server", stub.url)
+    assert json.loads(shown.out) == local and json.loads(stub.calls[-1].body) == {"cloneMode": ""}
+    assert clonejob("target", "clone-mode", "Local", "--server", stub.url).code == 2

@@ -212,6 +212,11 @@ def test_import_registers_disks_by_reference(clonejob, service):
         (("--reference", "0=s", "--reference", "0=t", "--size", "0=1"), "twice"),
         (("--reference", "s", "--size", "0=1"), "is not NUMBER=VALUE"),
         (("--reference", "0=s", "--size", "0=big"), "not a number of bytes"),
+        (("--reference", "0=s", "--size", "0=0"), "--size 0=0 must be between 1 and"),
+        (("--reference", "0=s", "--size", "0=1"), "--size 0=1 must be the disk's size in bytes, whole sectors of 512"),
+        (("--reference", "0=s", "--size", f"0={2**47}"), "must be between 1 and"),
+        (("--reference", "0=../s", "--size", "0=512"), "--reference 0=../s must be the provider's name"),
+        ([text for n in range(65) for text in ("--reference", f"{n}=s", "--size", f"{n}=512")], "64 disks at most"),
         (("--disk", "x.img", "--reference", "0=s", "--size", "0=1"), "cannot be mixed"),
     ],
 )

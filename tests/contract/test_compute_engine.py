@@ -294,9 +294,12 @@ def test_sources_are_looked_at_before_and_when_they_are_used(stage):
     stage.target.check([spec, stage.specs.instance()])
     image = dataclasses.replace(spec.snapshot, key=stage.stand_in.add_image())
     stage.target.check([dataclasses.replace(spec, snapshot=image)])
-    too_large = dataclasses.replace(spec.snapshot, virtual_size_bytes=11 << 30)
-    with pytest.raises(SourceGoneError, match="not what was registered"):
-        stage.target.check([dataclasses.replace(spec, snapshot=too_large)])
+    for told in (11 << 30, 9 << 30, 512):
+        wrong = dataclasses.replace(spec.snapshot, virtual_size_bytes=told)
+        with pytest.raises(SourceGoneError, match=f"has 10 GiB, and {told} bytes were told.*size in bytes: {10 << 30}"):
+            stage.target.check([dataclasses.replace(spec, snapshot=wrong)])
+    within = dataclasses.replace(spec.snapshot, virtual_size_bytes=(10 << 30) - 512)  # providers count whole GiB
+    stage.target.check([dataclasses.replace(spec, snapshot=within)])
     stage.stand_in.methods.sources.clear()
     for call in (lambda: stage.target.check([spec]), lambda: stage.target.create(spec)):
         with pytest.raises(SourceGoneError):

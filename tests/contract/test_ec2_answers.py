@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import email
 import socket
 import time
@@ -54,6 +55,14 @@ def test_check_sees_that_a_snapshot_is_gone(kit):
         kit.target.check(plan(kit))
     with pytest.raises(SourceGoneError):
         kit.target.create(kit.image())
+
+
+@pytest.mark.parametrize("told", [512, 9 << 30])
+def test_check_sees_that_a_snapshot_has_another_size(kit, told):
+    first, *rest = kit.snapshots
+    kit.snapshots = (dataclasses.replace(first, virtual_size_bytes=told), *rest)
+    with pytest.raises(SourceGoneError, match=f"has 8 GiB, and {told} bytes were told.*size in bytes: {8 << 30}"):
+        kit.target.check(plan(kit))
 
 
 def test_an_isolated_target_needs_groups_that_let_nothing_out(kit):

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 from contract.conftest import uefi
@@ -61,9 +62,9 @@ def machine(qemu, *, broken: bool = False, **options) -> ResourceRef:
 
 def test_a_guest_that_boots_shows_its_console_and_its_screen(qemu):
     ref = machine(qemu, data="cycle=7", boot_delay_s=0.4)
-    wait_for(lambda: qemu.target.boot_report(ref).console, "output")
+    wait_for(lambda: "power on" in qemu.target.boot_report(ref).console, "output")  # it comes letter by letter
     first = qemu.target.boot_report(ref)
-    assert first.verdict is BootVerdict.WAITING and "power on" in first.console
+    assert first.verdict is BootVerdict.WAITING
     qemu.wait_booted(ref)
     report = qemu.target.boot_report(ref)
     assert "BOOTED hostname=NOT-ADAPTED data=cycle=7" in report.console
@@ -119,6 +120,28 @@ PROMPT = b"\r\n\x1b[08;01H\x1b[1m\x1b[33m\x1b[40mShell> \x1b[0m\x1b[37m\x1b[40m"
 def test_what_uefi_firmware_says(tmp_path, said, verdict):
     (tmp_path / "serial.log").write_bytes(said)
     assert qemu_boot.report(tmp_path, 0.0, re.compile(qemu_boot.BOOTED_PATTERN.encode())).verdict is verdict
+
+
+def test_logs_can_be_cut_short_while_the_machine_runs(qemu):
+    """Whoever appends goes on at the new end; otherwise a log that was cut would be as long as before, with a hole."""
+    ref = machine(qemu)
+    qemu.wait_booted(ref)
+    pid = qemu.processes()[0].pid
+    appends = {}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        if (name := Path(os.readlink(fd)).name).endswith(".log"):
+            flags = Path(f"/proc/{pid}/fdinfo/{fd.name}").read_text().split("flags:")[1].split()[0]
+            appends[name] = bool(int(flags, 8) & os.O_APPEND)
+    assert appends == {"serial.log": True, "firmware.log": True, "stderr.log": True}
+
+
+def test_a_machine_that_is_started_again_has_a_log_of_its_own(qemu):
+    ref = machine(qemu)
+    first = qemu.wait_booted(ref)
+    qemu.power_off(ref)
+    qemu.target.create(qemu.instance())
+    qemu.wait_booted(ref)
+    assert (qemu.path(ref) / "serial.log").read_text().count("BOOTED") == first.count("BOOTED") == 1
 
 
 @pytest.mark.parametrize("said", ["Kernel panic - not syncing", "grub rescue>"])

@@ -16,6 +16,7 @@ import pytest
 
 from targets import disk_copy, qemu_copies, snapshot_links
 from targets.base import Snapshot, Status
+from targets.chunk_sums import remove_manifest
 from targets.errors import ConflictError, RefusedError, TransientError, UnsupportedError
 from targets.qemu import QemuTarget
 from targets.qemu_disks import disk_file
@@ -189,6 +190,18 @@ def test_a_full_copy_needs_nothing_else_and_keeps_holes(qemu, image_format):
     assert not target.flatten(spec.ref, job_id="job-1", uid=made.uid, progress=print)
 
 
+@pytest.mark.parametrize(("of_target", "of_disk"), [("overlay", "full"), ("full", "overlay")])
+def test_a_disk_is_made_in_the_mode_that_its_job_says(qemu, of_target, of_disk):
+    target = QemuTarget(qemu.root, qemu.snapshots, clone_mode=of_target, call_timeout_s=20)
+    spec = dataclasses.replace(qemu.disk(), clone_mode=of_disk)
+    target.check([spec])
+    made = finish(target, spec)
+    assert target.find(spec.ref) == made
+    assert clones_of(qemu.snapshots.path(qemu.snapshot.key)) == (of_disk == "overlay")
+    with pytest.raises(UnsupportedError, match="knows no clone mode 'mirror': overlay, full"):
+        target.check([dataclasses.replace(spec, clone_mode="mirror")])
+
+
 def test_a_full_copy_of_an_adapted_image(qemu):
     target = full(qemu)
     image = target.create(qemu.image())
@@ -198,10 +211,13 @@ def test_a_full_copy_of_an_adapted_image(qemu):
     assert "BOOTED hostname=web-1" in qemu.wait_booted(target.create(qemu.instance()).ref)
 
 
+@pytest.mark.parametrize("chunks", [True, False], ids=["by chunks", "by the whole checksum"])
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
-def test_a_snapshot_that_is_not_what_was_uploaded_is_not_copied(qemu, image_format):
+def test_a_snapshot_that_is_not_what_was_uploaded_is_not_copied(qemu, image_format, chunks):
     target, snapshot = full(qemu), put(qemu, f"cycle-2/disk0.{image_format}", 16 * MIB, image_format)
     path = qemu.snapshots.path(snapshot.key)
+    if not chunks:
+        remove_manifest(path)
     path.chmod(0o600)
     with path.open("r+b") as file:
         file.seek(2 * MIB)
@@ -234,9 +250,12 @@ def test_a_copy_is_ended_before_its_disk_is_deleted(qemu, monkeypatch):
     assert list(qemu_copies._processes(uid)) == [] and target.inventory() == []
 
 
-def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch):
+@pytest.mark.parametrize("known", ["durable_bytes", "verified_bytes"], ids=["by the whole checksum", "by chunks"])
+def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch, known):
     target = full(qemu)
     spec = stopped_copy(qemu, target, monkeypatch)
+    if known == "durable_bytes":  # a snapshot from before there were manifests
+        remove_manifest(qemu.snapshots.path(spec.snapshot.key))
     folder, uid = qemu.path(spec.ref), target.find(spec.ref).uid
     qemu_copies.stop(folder, uid, timeout_s=5)
     assert target.find(spec.ref).status is Status.FAILED
@@ -245,7 +264,7 @@ def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch):
     marked = bytearray(source.read_bytes()[: 20 * MIB])
     marked[100:106] = b"synced"
     (folder / "disk.raw.tmp").write_bytes(marked)
-    (folder / "copy.json").write_text(json.dumps({**STATE, "durable_bytes": 20 * MIB}))
+    (folder / "copy.json").write_text(json.dumps({**STATE, known: 20 * MIB}))
     assert finish(target, spec).uid == uid
     copied = (folder / "disk.raw").read_bytes()
     assert copied[100:106] == b"synced"
@@ -255,8 +274,8 @@ def test_a_copy_whose_process_was_killed_is_taken_up_again(qemu, monkeypatch):
 def test_the_memory_of_a_copy_is_bounded(qemu):
     snapshot = put(qemu, "cycle-2/disk0.raw", 256 * MIB)
     order = {"label": "", "verify": str(qemu.snapshots.path(snapshot.key)), "sha256": snapshot.sha256, "convert": "",
-             "target": "disk.raw", "durable_bytes": 0, "total_bytes": 256 * MIB, "qemu_img": "", "options": [],
-             "lock_fd": 0}  # fmt: skip
+             "target": "disk.raw", "durable_bytes": 0, "verified_bytes": 0, "total_bytes": 256 * MIB, "qemu_img": "",
+             "options": [], "lock_fd": 0}  # fmt: skip
     code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__');" \
            "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"  # fmt: skip
     command = [sys.executable, "-I", "-S", "-c", code, disk_copy.__file__, json.dumps(order)]

@@ -23,7 +23,10 @@ class Reference:
 
 
 def given_references(disks: Sequence[Path], references: Sequence[str], sizes: Sequence[str]) -> list[Reference]:
-    """The references in the order of their numbers; none if disks are given as files. Raises: CliError."""
+    """The references in the order of their numbers; none if disks are given as files. Raises: CliError.
+
+    All that the service would refuse is refused here, before a cycle is begun that would then have failed.
+    """
     if not references:
         if sizes:
             raise CliError("--size goes with --reference", ExitCode.USAGE)
@@ -37,10 +40,24 @@ def given_references(disks: Sequence[Path], references: Sequence[str], sizes: Se
         raise CliError("--reference must name the disks 0, 1, … without a gap", ExitCode.USAGE)
     if set(sized) != set(named):
         raise CliError("each --reference N=NAME needs one --size N=BYTES, and no other disk one", ExitCode.USAGE)
-    wrong = [text for text in sized.values() if not (text.isascii() and text.isdigit() and int(text))]
+    wrong = [text for text in sized.values() if not (text.isascii() and text.isdigit())]
     if wrong:
-        raise CliError(f"--size {wrong[0]!r} is not a number of bytes", ExitCode.USAGE)
-    return [Reference(named[number], int(sized[number])) for number in sorted(named)]
+        raise CliError(f"--size {wrong[0][:80]!r} is not a number of bytes", ExitCode.USAGE)
+    return _checked([Reference(named[number], int(sized[number])) for number in sorted(named)])
+
+
+def _checked(given: list[Reference]) -> list[Reference]:
+    from targets.images import MOST_DISKS
+    from tasks.references import reference_problem, size_problem
+
+    if len(given) > MOST_DISKS:
+        raise CliError(f"a VM has {MOST_DISKS} disks at most; {len(given)} are named", ExitCode.USAGE)
+    for number, each in enumerate(given):
+        if problem := reference_problem(each.name):
+            raise CliError(f"--reference {number}={each.name[:80]} {problem}", ExitCode.USAGE)
+        if problem := size_problem(each.size_bytes):
+            raise CliError(f"--size {number}={each.size_bytes} {problem}", ExitCode.USAGE)
+    return given
 
 
 def _numbered(option: str, texts: Sequence[str]) -> dict[int, str]:

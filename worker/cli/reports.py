@@ -16,6 +16,8 @@ def plan(found: Json) -> str:
     for blocker in found["blockers"]:
         lines += [f"  blocked: {blocker['message']} ({blocker['reason']})", f"           {blocker['action']}"]
     lines.append(f"target   {found['target'] or '-'}")
+    if mode := found.get("cloneMode"):
+        lines.append(f"disks    clone mode {mode}")
     cycle = found["replicationCycle"]
     if cycle is None:
         return "\n".join([*lines, "cycle    -"])
@@ -43,6 +45,8 @@ def plan(found: Json) -> str:
 def explanation(found: Json) -> str:
     """Why a job is where it is."""
     lines = [f"{short_name(found['name'])}: {found['summary']}"]
+    if mode := found.get("cloneMode"):
+        lines.append(f"disks    clone mode {mode}")
     waits, failure = found["waitsFor"], found["failure"]
     if waits is not None:
         lines.append(
@@ -74,16 +78,21 @@ def _size(text: str) -> str:
 
 
 def cycles(found: list[Json], proofs: list[Json]) -> str:
-    """The cycles of a VM, and what its clones have shown of each: one that booted counts, otherwise the newest."""
-    rows = []
+    """The cycles of a VM with what they warn of, and what its clones have shown of each: one that booted counts, otherwise
+    the newest."""
+    rows, warned = [], False
     for cycle in found:
         shown = [proof for proof in proofs if proof["replicationCycle"] == cycle["name"]]
         best = next((proof for proof in shown if proof["verdict"] == "BOOTED"), shown[0] if shown else None)
         boots = "not tried yet" if best is None else _boots(best)
+        warnings = [each["warningMessage"]["message"] for each in cycle.get("warnings", [])]
+        warned = warned or bool(warnings)
         rows.append(
-            (cycle["name"].rpartition("/")[2], cycle.get("state", ""), show_time(cycle.get("startTime")), boots)
-        )
-    return table(("CYCLE", "STATE", "STARTED", "BOOTS"), rows)
+            (cycle["name"].rpartition("/")[2], cycle.get("state", ""), show_time(cycle.get("startTime")), boots,
+             " ".join(warnings))
+        )  # fmt: skip
+    head = ("CYCLE", "STATE", "STARTED", "BOOTS", "WARNING")
+    return table(head, rows) if warned else table(head[:-1], [row[:-1] for row in rows])
 
 
 def _boots(proof: Json) -> str:

@@ -9,6 +9,7 @@ import click
 from worker.cli.context import Cli, common_options
 from worker.cli.output import print_json, table
 from worker.cli.target_check import check
+from worker.cli.target_projects import clone_mode
 
 if TYPE_CHECKING:
     from targets.registry import TargetType
@@ -23,6 +24,7 @@ def target() -> None:
 
 
 target.add_command(check)
+target.add_command(clone_mode)
 
 
 @target.command("list")

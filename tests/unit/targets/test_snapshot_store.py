@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import random
@@ -9,6 +11,7 @@ import stat
 
 import pytest
 
+from targets.chunk_sums import CHUNK_BYTES, ChunkHasher, ChunkSums
 from targets.snapshot_store import FileSnapshotStore, SnapshotStoreError
 
 BLOCK = 64 * 1024
@@ -46,6 +49,27 @@ def test_zeros_take_no_space(store):
     status = store.path("c/zeros.raw").stat()
     assert status.st_size == 64 * 2**20
     assert status.st_blocks * 512 < 2**20
+
+
+def test_the_checksums_of_the_chunks_come_and_go_with_the_snapshot(store):
+    with store.writer("c/disk0.raw") as writer:
+        writer.write(bytes(CHUNK_BYTES) + b"x")
+    assert sorted(files(store)) == [".disk0.raw.chunks", "disk0.raw"]
+    sums = ChunkSums.open(store.path("c/disk0.raw"), sha256=writer.sha256)
+    with contextlib.closing(sums):
+        assert sums.digest(0) == sums.zeros_digest and sums.length(1) == 1
+    store.remove("c/disk0.raw")
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_snapshot_whose_manifest_does_not_fit_is_not_kept(store, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ChunkHasher, "manifest", full)
+    with pytest.raises(SnapshotStoreError, match="is full"), store.writer("c/disk0.raw") as writer:
+        writer.write(bytes(CHUNK_BYTES) + b"x")
+    assert list(store.root.iterdir()) == []
 
 
 def test_an_upload_that_fails_leaves_nothing(store):

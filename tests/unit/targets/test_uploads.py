@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import random
 
 import pytest
 
+from targets.chunk_sums import CHUNK_BYTES, ChunkSums, digest_of
 from targets.snapshot_store import FileSnapshotStore
 from targets.uploads import PartialUploads, UploadBusy
 
@@ -53,6 +55,24 @@ def test_chunks_make_the_whole(store, uploads, chunk, fresh):
     assert store.path(key).read_bytes() == content
     assert files(store) == ["disk0.raw"]
     assert not (store.root / ".uploads").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["same process", "another process each time"])
+def test_the_chunks_of_the_disk_are_known_however_it_arrived(store, uploads, fresh):
+    content = random.Random(2).randbytes(CHUNK_BYTES + 3)
+    for part in (content[:BLOCK], content[BLOCK:]):
+        uploads = PartialUploads(store) if fresh else uploads
+        put(uploads, part)
+    with (PartialUploads(store) if fresh else uploads).open(OWNER, 0, "raw", None) as upload:
+        key = upload.publish()
+        assert upload.publish() == key
+        digest = upload.sha256()
+        upload.discard()
+    with contextlib.closing(ChunkSums.open(store.path(key), sha256=digest)) as sums:
+        expected = [content[:CHUNK_BYTES], content[CHUNK_BYTES:]]
+        assert [sums.digest(n) for n in range(sums.count)] == [digest_of(sums.algorithm, each) for each in expected]
+    store.remove(key)
+    assert files(store) == []
 
 
 def test_a_crash_between_publishing_and_recording_leaves_nothing_twice(store, uploads):

@@ -1,10 +1,12 @@
 """Which snapshots go, which stay and why; both databases."""
 
+import datetime as dt
 import os
 
 import pytest
 from harness import VM
 
+from api import translate
 from models.store import CyclePruned
 from tasks.errors import Aborted, InvalidArgument
 from tasks.services import Request
@@ -39,6 +41,17 @@ def test_older_cycles_go_and_the_latest_stays(world):
     assert len(files(world)) == 1
     with pytest.raises(InvalidArgument, match="at least 1"):
         said(world, keep=0)
+
+
+def test_a_pruned_cycle_warns_in_the_words_of_the_contract(world):
+    world.upload(VM, content=b"2")
+    said(world)
+    rows = world.services.cycles.list(VM).items
+    newest, pruned = [translate.replication_cycle(row) for row in rows]
+    assert not newest.warnings
+    [warning] = pruned.warnings
+    assert "pruned" in warning.warning_message.message and warning.action_item.message
+    assert warning.warning_time.ToDatetime(dt.UTC) == world.clock()
 
 
 def test_what_a_running_job_has_pinned_or_a_clone_uses_stays(world, tmp_path):

@@ -39,10 +39,11 @@ def test_a_cycle_of_references_is_cloned_by_their_names(world):
 )
 def test_a_reference_is_a_name_and_no_path(light, reference):
     cycle = begin(light)
-    refused(light, InvalidArgument, lambda: light.services.cycles.put_reference(cycle, 0, reference, 1), Snapshot)
+    refused(light, InvalidArgument, lambda: light.services.cycles.put_reference(cycle, 0, reference, 1024), Snapshot)
 
 
-@pytest.mark.parametrize(("number", "size"), [(-1, 1), (64, 1), (0, 0), (0, -1), (0, MAX_VIRTUAL_SIZE_BYTES + 1)])
+@pytest.mark.parametrize(("number", "size"), [(-1, 512), (64, 512), (0, 0), (0, -1), (0, MAX_VIRTUAL_SIZE_BYTES + 1),
+                                                (0, 1), (0, 10 * 2**30 + 100)])  # fmt: skip
 def test_number_and_size_are_bounded(light, number, size):
     cycle = begin(light)
     refused(
@@ -52,13 +53,13 @@ def test_number_and_size_are_bounded(light, number, size):
 
 def test_the_same_words_again_are_the_same_disk_and_others_are_refused(world):
     cycle, cycles = begin(world), world.services.cycles
-    cycles.put_reference(cycle, 0, SNAPSHOT, 10)
-    assert cycles.put_reference(cycle, 0, SNAPSHOT, 10).store_key == SNAPSHOT
-    refused(world, AlreadyExists, lambda: cycles.put_reference(cycle, 0, SNAPSHOT, 11), Snapshot)
-    refused(world, AlreadyExists, lambda: cycles.put_reference(cycle, 0, "snap-1", 10), Snapshot)
+    cycles.put_reference(cycle, 0, SNAPSHOT, 1024)
+    assert cycles.put_reference(cycle, 0, SNAPSHOT, 1024).store_key == SNAPSHOT
+    refused(world, AlreadyExists, lambda: cycles.put_reference(cycle, 0, SNAPSHOT, 2048), Snapshot)
+    refused(world, AlreadyExists, lambda: cycles.put_reference(cycle, 0, "snap-1", 1024), Snapshot)
     cycles.finish(cycle)
-    assert cycles.put_reference(cycle, 0, SNAPSHOT, 10).cycle == cycle  # its answer was lost
-    refused(world, FailedPrecondition, lambda: cycles.put_reference(cycle, 1, SNAPSHOT, 10), Snapshot)
+    assert cycles.put_reference(cycle, 0, SNAPSHOT, 1024).cycle == cycle  # its answer was lost
+    refused(world, FailedPrecondition, lambda: cycles.put_reference(cycle, 1, SNAPSHOT, 1024), Snapshot)
 
 
 def test_two_cycles_may_name_one_snapshot_and_nothing_is_removed_with_them(world):
@@ -69,10 +70,10 @@ def test_two_cycles_may_name_one_snapshot_and_nothing_is_removed_with_them(world
     world.add_vm("web-2")
     for vm in (VM, f"{SOURCE}/migratingVms/web-2"):
         cycle = cycles.begin(vm).name
-        cycles.put_reference(cycle, 0, SNAPSHOT, 10)
+        cycles.put_reference(cycle, 0, SNAPSHOT, 1024)
         cycles.finish(cycle)
     third = begin(world)
-    cycles.put_reference(third, 0, SNAPSHOT, 10)
+    cycles.put_reference(third, 0, SNAPSHOT, 1024)
     cycles.abort(third, "not this one")
     for vm in ("web-1", "web-2"):
         world.services.migrating_vms.delete(f"{SOURCE}/migratingVms/{vm}")

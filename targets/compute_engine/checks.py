@@ -64,10 +64,11 @@ def _check_source(snapshot: Snapshot, calls: Calls) -> None:
     if status not in ("READY", "UPLOADING"):  # a snapshot can be used while it is still being moved to its place
         raise SourceGoneError(f"The pinned snapshot {source.path} is {status} and cannot be used.")
     size_gb = int(found.get("diskSizeGb", 0))
-    if size_gb and -(-snapshot.virtual_size_bytes // 2**30) != size_gb:
+    told = snapshot.virtual_size_bytes  # nothing of a boot disk's image, which is in no cycle
+    if size_gb and told and -(-told // 2**30) != size_gb:
         raise SourceGoneError(
             f"The pinned snapshot {source.path} is not what was registered: it has {size_gb} GiB, and "
-            f"{snapshot.virtual_size_bytes} bytes were told. Import it again with its size in bytes: {size_gb << 30}."
+            f"{told} bytes were told. Import it again with its size in bytes: {size_gb << 30}."
         )
 
 

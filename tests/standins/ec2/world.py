@@ -29,11 +29,10 @@ class Ec2World(World):
         body = {"computeEngineTargetDefaults": defaults, "policy": {"skipOsAdaptation": True}, **body}
         self.services.migrating_vms.create(SOURCE, vm_id, body, Request())
         vm = f"{SOURCE}/migratingVms/{vm_id}"
-        cycle = self.upload(vm, disks=len(self.kit.snapshots))
-        for number, snapshot in enumerate(self.kit.snapshots):  # as if the cycle had been registered by reference
-            self.corrupt("UPDATE snapshots SET format = 'reference', store_key = :key, sha256 = '' "
-                         "WHERE cycle = :cycle AND disk_number = :number",
-                         key=snapshot.key, cycle=cycle, number=number)  # fmt: skip
+        cycle = self.services.cycles.begin(vm).name
+        for number, snapshot in enumerate(self.kit.snapshots):
+            self.services.cycles.put_reference(cycle, number, snapshot.key, snapshot.virtual_size_bytes)
+        self.services.cycles.finish(cycle)
         self.stand_in.forget()
         return vm
 

@@ -36,11 +36,12 @@ def test_up_is_killed_in_the_middle_of_steps(service, kept):
 
 def test_up_is_stopped_in_the_middle_of_steps(service, kept):
     """One step ends within the worker's grace, one does not, one waits for its guest."""
+    waits = service.submit(service.import_vm("stop-1", boot_delay_s=12), "clone")
+    service.wait_booting(waits)
+    # As late as can be: a call that outlasts its limit before the service is stopped is repeated by another worker.
     service.arm(("target.create.disk", "before"))
     stuck = service.submit(service.import_vm("stop-0"), "clone")
     service.wait_fired()
-    waits = service.submit(service.import_vm("stop-1", boot_delay_s=12), "clone")
-    service.wait_booting(waits)
     service.arm(("target.create.instance", "after"), seconds=2.0)
     ends = service.submit(service.import_vm("stop-2"), "clone")
     service.wait_fired()

@@ -131,7 +131,9 @@ def test_a_start_that_fails_says_why_and_leaves_no_process(tmp_path, handlers, m
     monkeypatch.setattr(up, "_workers_answer", lambda _: True)
     monkeypatch.setattr("worker.supervisor.BACKOFF_FIRST_S", 0.01)
     settings = load_settings(data_dir=tmp_path / "data", rest_port=0, grpc_port=0)
-    others = set(psutil.Process().children())  # of tests that ran before in this process
+    others = set(
+        psutil.Process().children()
+    )  # multiprocessing's resource tracker, if a test used it: it stays as long as this process
     with pytest.raises(up.ChildFailed, match="(?s)api ended 5 times .*bad wheel"):
         up.run(settings)
     assert set(psutil.Process().children()) <= others

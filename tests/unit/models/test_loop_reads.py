@@ -170,3 +170,23 @@ def test_sqlite_and_a_closed_one_never_answer(world):
 
     asyncio.run(main())
     assert world.engine.pool.checkedout() == 0
+
+
+def test_no_table_is_read_whole_however_small_it_was_when_the_statement_was_planned(postgres):
+    """A plan is kept, and the planner reads tables of one row whole: on a connection that is there before the jobs are,
+    each read would cost the more the more jobs come."""
+    name = postgres.create().name
+    with other(postgres) as administrator:
+        administrator.execute(sa.text("ANALYZE clone_jobs, clone_steps"))
+    plans = []
+
+    async def main():
+        async with reads(postgres) as made:
+            await answered(made, [name])
+            for statement in (0, 1):
+                explained = made._held._pgconn.exec_(b"EXPLAIN EXECUTE loop_read_%d('{x}')" % statement)
+                plans.append("\n".join(explained.get_value(row, 0).decode() for row in range(explained.ntuples)))
+
+    asyncio.run(main())
+    for plan in plans:
+        assert "Index" in plan and "Seq Scan" not in plan, plan

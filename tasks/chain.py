@@ -124,6 +124,8 @@ def register_tasks(app: Celery, runtime: Any) -> None:
     def step_task(name: str) -> None:
         @app.task(name=name, shared=False, bind=True, max_retries=None, ignore_result=True)
         def run(self: Task[Any, Any], job_id: str, epoch: int, position: int) -> None:
+            if runtime().draining():
+                raise self.retry(countdown=0, max_retries=None)  # unclaimed as it is
             outcome = steps.run_step(runtime(), job_id, epoch, position)
             match outcome.result:
                 case steps.Result.AGAIN:
@@ -137,9 +139,15 @@ def register_tasks(app: Celery, runtime: Any) -> None:
 
     for task_name in sorted(CHAIN_TASKS):
         step_task(task_name)
+    _register_ends(app, runtime)
+    _register_rounds(app, runtime)
 
-    @app.task(name=CLEAN_UP, shared=False, ignore_result=True)
-    def clean_up(job_id: str, epoch: int) -> None:
+
+def _register_ends(app: Celery, runtime: Any) -> None:
+    @app.task(name=CLEAN_UP, shared=False, bind=True, max_retries=None, ignore_result=True)
+    def clean_up(self: Task[Any, Any], job_id: str, epoch: int) -> None:
+        if runtime().draining():
+            raise self.retry(countdown=0, max_retries=None)
         cleanup.run_cleanup(runtime(), job_id, epoch)
 
     @app.task(name=SETTLE, shared=False, ignore_result=True)
@@ -147,17 +155,17 @@ def register_tasks(app: Celery, runtime: Any) -> None:
         job_id, epoch, position, reason, detail = report
         settle(runtime(), job_id, epoch, Reason(reason), detail, position)
 
-    _register_rounds(app, runtime)
-
 
 def _register_rounds(app: Celery, runtime: Any) -> None:
     @app.task(name=RECONCILE, shared=False, ignore_result=True)
     def reconcile_jobs(owner: str, hold_s: float) -> None:
-        reconcile.reconcile(runtime(), owner, hold_s)
+        if not runtime().draining():  # the others ask as well
+            reconcile.reconcile(runtime(), owner, hold_s)
 
     @app.task(name=AUDIT, shared=False, ignore_result=True)
     def audit_targets(owner: str, hold_s: float, delete: bool) -> None:
-        audit.audit_periodically(runtime(), owner, hold_s, delete=delete)
+        if not runtime().draining():
+            audit.audit_periodically(runtime(), owner, hold_s, delete=delete)
 
 
 def failure_reason(error: BaseException) -> Reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -24,6 +25,7 @@ from tasks.chain import (
 )
 from tasks.runtime import Runtime
 from tasks.settle import Reason
+from worker import drain
 from worker.bootsteps import ReconcilerStep
 from worker.composition import build_runtime
 from worker.service_file import read_service
@@ -78,7 +80,7 @@ def make_app(settings: Settings) -> Celery:
     @functools.cache
     def runtime_of(_pid: int) -> Runtime:
         """One runtime per process: connections are never shared across a fork."""
-        return build_runtime(settings, CeleryPublisher(app))
+        return dataclasses.replace(build_runtime(settings, CeleryPublisher(app)), draining=drain.is_draining)
 
     register_tasks(app, lambda: runtime_of(os.getpid()))
     return app
@@ -117,7 +119,9 @@ def _on_revoked(
 def _on_start(**_: Any) -> None:
     """Build the runtime once before any work: a target that cannot be built stops the worker now, with a reason in its
     log, and pool children inherit the imports. No connection is made."""
-    build_runtime(load_settings(), CeleryPublisher(app))
+    settings = load_settings()
+    build_runtime(settings, CeleryPublisher(app))
+    drain.drain_on_shutdown(settings.provider_call_limit_s)
 
 
 @worker_process_init.connect(weak=False)

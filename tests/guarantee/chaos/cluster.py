@@ -56,7 +56,9 @@ _CLONE_NEWNS = 0x20000
 class Cluster:
     """All parts. Start, tend and close from the main thread: children die with the thread that started them."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, **pace: float) -> None:
+        """``pace``: settings in place of those of PACE."""
+        self._pace = PACE | pace
         self.folder = Path(tempfile.mkdtemp(prefix="clonejob-chaos-"))
         self.folder.chmod(0o755)  # PostgreSQL's user must get through
         self.data_dir = self.folder / "data"
@@ -112,7 +114,7 @@ class Cluster:
         return Settings(
             data_dir=self.data_dir, database_url=self.database_url, broker_url=self.broker_url,
             targets={"simulated": {"type": "simulated"}}, rest_port=free_port(), grpc_port=free_port(),
-            task_events=False, **PACE,
+            task_events=False, **self._pace,
         )  # fmt: skip
 
     def _environment(self, who: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ makes them certain.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,8 +49,17 @@ class StepFailedError(Exception):
     """Leaves a task whose job has failed, so that Flower shows the failure; the job is settled already."""
 
 
-def kombu_queues() -> tuple[Queue, ...]:
-    """The queues, one per kind of work, so that pools scale apart and clean-up is never starved by new work."""
+def kombu_queues(*, quorum: bool = False) -> tuple[Queue, ...]:
+    """The queues, one per kind of work, so that pools scale apart and clean-up is never starved by new work.
+
+    ``quorum``: RabbitMQ's replicated queues. Their exchange is a topic exchange, which Celery asks for to let messages
+    with a countdown wait in the broker.
+    """
+    if quorum:
+        exchange = Exchange("clonejob.topic", type="topic")
+        return tuple(
+            Queue(name, exchange, routing_key=name, queue_arguments={"x-queue-type": "quorum"}) for name in QUEUES
+        )
     exchange = Exchange("clonejob", type="direct")
     return tuple(Queue(name, exchange, routing_key=name) for name in QUEUES)
 
@@ -129,7 +139,9 @@ def register_tasks(app: Celery, runtime: Any) -> None:
             outcome = steps.run_step(runtime(), job_id, epoch, position)
             match outcome.result:
                 case steps.Result.AGAIN:
-                    raise self.retry(countdown=outcome.pause_s, max_retries=None)
+                    whole = self.app.conf.get("clonejob_whole_countdowns")
+                    countdown = math.ceil(outcome.pause_s) if whole else outcome.pause_s
+                    raise self.retry(countdown=countdown, max_retries=None)
                 case steps.Result.DROPPED:
                     # Not Reject: Celery 5.7 reports that as a failure (signal and errback), and settling it would take
                     # the lease from whoever works on the job under the same epoch.

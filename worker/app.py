@@ -27,12 +27,11 @@ from tasks.runtime import Runtime
 from tasks.settle import Reason
 from worker import drain
 from worker.bootsteps import ReconcilerStep
+from worker.broker_options import broker_options, is_rabbitmq
 from worker.composition import build_runtime
 from worker.service_file import read_service
 from worker.settings import Settings, load_settings
 from worker.supervisor import die_with_parent
-
-_SOON_S = 5.0  # a publisher does not wait longer for a broker that does not answer
 
 
 def broker_url(settings: Settings) -> str:
@@ -44,17 +43,15 @@ def broker_url(settings: Settings) -> str:
 def make_app(settings: Settings) -> Celery:
     """A configured app with all tasks. Early acknowledgement on purpose: see ``docs/decisions.md``."""
     app = NumberedCelery("clonejob", set_as_current=True)
+    url = broker_url(settings)
     app.conf.update(
         # No URL means an address where nothing can listen: a clear refusal, never a broker that was not asked for.
-        broker_url=broker_url(settings) or "redis://127.0.0.1:1/0",
+        broker_url=url or "redis://127.0.0.1:1/0",
         broker_connection_retry_on_startup=True,
-        broker_transport_options={
-            "socket_connect_timeout": _SOON_S, "socket_timeout": 30.0, "socket_keepalive": True,
-            "health_check_interval": 25, "visibility_timeout": 3600,
-        },
+        **broker_options(url),
         task_publish_retry=True,
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_max": 0.1},
-        task_queues=kombu_queues(),
+        task_queues=kombu_queues(quorum=is_rabbitmq(url)),
         task_default_queue="control",
         task_create_missing_queues=False,
         task_ignore_result=True,

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import amqp
+import kombu
 import psutil
 import redis
 import sqlalchemy as sa
@@ -149,7 +151,11 @@ class Faults:
         return bool(self.cluster.signal(BROKER, signal.SIGKILL if kind == "broker_killed" else signal.SIGTERM))
 
     def flush_broker(self) -> bool:
-        """FLUSHALL: every message is lost."""
+        """FLUSHALL, or a purge of every queue: every message is lost."""
+        if self.cluster.rabbitmq is not None:
+            with contextlib.suppress(OSError, kombu.exceptions.OperationalError, amqp.exceptions.AMQPError):
+                return self.cluster.rabbitmq.purge()
+            return False
         client = redis_client(self.cluster.broker_url, timeout_s=2.0)
         try:
             return bool(client.flushall())

@@ -49,7 +49,9 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith("CLONEJOB_")]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every finally, so that nothing is left
-    cluster = Cluster(size.database, lease_s=LEASE_S, provider_call_limit_s=CALL_LIMIT_S, dispatch_grace_s=LEASE_S)
+    cluster = Cluster(
+        size.database, size.broker, lease_s=LEASE_S, provider_call_limit_s=CALL_LIMIT_S, dispatch_grace_s=LEASE_S
+    )
     document: dict[str, Any] = {}
     try:
         print(f"seed {size.seed}; everything is in {cluster.folder}", file=sys.stderr, flush=True)
@@ -68,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--restarts", type=whole(1), default=20, help="in all, over all workers in turn (default 20)")
     parser.add_argument("--seed", type=whole(0), default=random.randrange(10_000), help="of the producers")
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
+    parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
     parser.add_argument("--pause", type=above_zero, default=0.7, help="mean seconds between a producer's jobs")
     return parser.parse_args()
 
@@ -169,7 +172,7 @@ class Rolling:
             leases_lost = session.scalar(lost)
         return {
             "rolling_restarts": len(self.drains), "in_the_middle_of_a_step": self.busy, "seed": self._size.seed,
-            "database": self._size.database, "cpu_count": os.cpu_count(), "load_1m": os.getloadavg()[0],
+            "database": self._size.database, "broker": self._size.broker, "cpu_count": os.cpu_count(), "load_1m": os.getloadavg()[0],
             "jobs": {"total": len(jobs), **finding.jobs},
             "violations": [violation._asdict() for violation in violations],
             "leases_lost": leases_lost,

@@ -84,8 +84,12 @@ bench-guarantee: $(VENV)/.dev ## count what is left behind, beside a plain Celer
 	@$(BIN)/python benchmarks/guarantee.py --page docs/side_by_side.md
 
 .PHONY: chaos
-chaos: $(VENV)/.dev ## break the service's processes at random, judge by the target's log (MINUTES=10, besides about 3 for calm measurements; SEED=n DATABASE=sqlite)
-	@$(BIN)/python tests/guarantee/chaos/__main__.py --minutes='$(or $(MINUTES),10)' --database='$(or $(DATABASE),postgresql)' $(if $(SEED),--seed='$(SEED)') $(ARGS)
+chaos: $(VENV)/.dev ## break the service's processes at random, judge by the target's log (MINUTES=10, besides about 3 for calm measurements; SEED=n DATABASE=sqlite BROKER=rabbitmq)
+	@$(BIN)/python tests/guarantee/chaos/__main__.py $(if $(BROKER),--broker='$(BROKER)') --minutes='$(or $(MINUTES),10)' --database='$(or $(DATABASE),postgresql)' $(if $(SEED),--seed='$(SEED)') $(ARGS)
+
+.PHONY: rolling
+rolling: $(VENV)/.dev ## restart every worker in turn under load, judge by the target's log (RESTARTS=20 SEED=n DATABASE=sqlite BROKER=rabbitmq); prints JSON
+	@$(BIN)/python tests/guarantee/chaos/rolling.py $(if $(BROKER),--broker='$(BROKER)') --restarts='$(or $(RESTARTS),20)' --database='$(or $(DATABASE),postgresql)' $(if $(SEED),--seed='$(SEED)')
 
 .PHONY: docs-generated
 docs-generated: $(VENV)/.dev ## generate docs/states.md, docs/contract.md, docs/lists.md, docs/io_points.md, docs/compute_engine.md, docs/ec2_fields.md and tables in docs/adaptation.md

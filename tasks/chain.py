@@ -11,6 +11,7 @@ makes them certain.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,8 +49,17 @@ class StepFailedError(Exception):
     """Leaves a task whose job has failed, so that Flower shows the failure; the job is settled already."""
 
 
-def kombu_queues() -> tuple[Queue, ...]:
-    """The queues, one per kind of work, so that pools scale apart and clean-up is never starved by new work."""
+def kombu_queues(*, quorum: bool = False) -> tuple[Queue, ...]:
+    """The queues, one per kind of work, so that pools scale apart and clean-up is never starved by new work.
+
+    ``quorum``: RabbitMQ's replicated queues. Their exchange is a topic exchange, which Celery asks for to let messages
+    with a countdown wait in the broker.
+    """
+    if quorum:
+        exchange = Exchange("clonejob.topic", type="topic")
+        return tuple(
+            Queue(name, exchange, routing_key=name, queue_arguments={"x-queue-type": "quorum"}) for name in QUEUES
+        )
     exchange = Exchange("clonejob", type="direct")
     return tuple(Queue(name, exchange, routing_key=name) for name in QUEUES)
 
@@ -124,10 +134,14 @@ def register_tasks(app: Celery, runtime: Any) -> None:
     def step_task(name: str) -> None:
         @app.task(name=name, shared=False, bind=True, max_retries=None, ignore_result=True)
         def run(self: Task[Any, Any], job_id: str, epoch: int, position: int) -> None:
+            if runtime().draining():
+                raise self.retry(countdown=0, max_retries=None)  # unclaimed as it is
             outcome = steps.run_step(runtime(), job_id, epoch, position)
             match outcome.result:
                 case steps.Result.AGAIN:
-                    raise self.retry(countdown=outcome.pause_s, max_retries=None)
+                    whole = self.app.conf.get("clonejob_whole_countdowns")
+                    countdown = math.ceil(outcome.pause_s) if whole else outcome.pause_s
+                    raise self.retry(countdown=countdown, max_retries=None)
                 case steps.Result.DROPPED:
                     # Not Reject: Celery 5.7 reports that as a failure (signal and errback), and settling it would take
                     # the lease from whoever works on the job under the same epoch.
@@ -137,9 +151,15 @@ def register_tasks(app: Celery, runtime: Any) -> None:
 
     for task_name in sorted(CHAIN_TASKS):
         step_task(task_name)
+    _register_ends(app, runtime)
+    _register_rounds(app, runtime)
 
-    @app.task(name=CLEAN_UP, shared=False, ignore_result=True)
-    def clean_up(job_id: str, epoch: int) -> None:
+
+def _register_ends(app: Celery, runtime: Any) -> None:
+    @app.task(name=CLEAN_UP, shared=False, bind=True, max_retries=None, ignore_result=True)
+    def clean_up(self: Task[Any, Any], job_id: str, epoch: int) -> None:
+        if runtime().draining():
+            raise self.retry(countdown=0, max_retries=None)
         cleanup.run_cleanup(runtime(), job_id, epoch)
 
     @app.task(name=SETTLE, shared=False, ignore_result=True)
@@ -147,17 +167,17 @@ def register_tasks(app: Celery, runtime: Any) -> None:
         job_id, epoch, position, reason, detail = report
         settle(runtime(), job_id, epoch, Reason(reason), detail, position)
 
-    _register_rounds(app, runtime)
-
 
 def _register_rounds(app: Celery, runtime: Any) -> None:
     @app.task(name=RECONCILE, shared=False, ignore_result=True)
     def reconcile_jobs(owner: str, hold_s: float) -> None:
-        reconcile.reconcile(runtime(), owner, hold_s)
+        if not runtime().draining():  # the others ask as well
+            reconcile.reconcile(runtime(), owner, hold_s)
 
     @app.task(name=AUDIT, shared=False, ignore_result=True)
     def audit_targets(owner: str, hold_s: float, delete: bool) -> None:
-        audit.audit_periodically(runtime(), owner, hold_s, delete=delete)
+        if not runtime().draining():
+            audit.audit_periodically(runtime(), owner, hold_s, delete=delete)
 
 
 def failure_reason(error: BaseException) -> Reason:

@@ -16,7 +16,8 @@ from models.states import LedgerState, Role
 from models.store import Lease, StaleWrite
 from targets.base import Observed, Status
 from targets.errors import TargetError
-from tasks.lease import HeldLease, new_owner
+from tasks.dispatch import dispatch_cleanup
+from tasks.lease import DrainingError, HeldLease, new_owner
 from tasks.orphans import Why, judge, key_of, left_alone_detail
 from tasks.plan import ref_of
 from tasks.runtime import Runtime
@@ -60,6 +61,9 @@ def run_cleanup(runtime: Runtime, job_id: str, epoch: int) -> bool:
             # The long pauses of a target that was dead are not for one that works again.
             attempts = 1 if moved else job.cleanup_attempts + 1
             runtime.store.pause_cleanup(lease, runtime.pacing.cleanup_in_s(attempts), reason, attempts=attempts)
+    except DrainingError:
+        if runtime.store.give_back(lease) is not None:
+            dispatch_cleanup(runtime, job_id)
     except StaleWrite as stale:
         logger.warning("clean-up of job %s lost its lease: %s", job_id, stale)
     return True

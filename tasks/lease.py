@@ -15,6 +15,10 @@ from tasks.runtime import Runtime
 logger = logging.getLogger(__name__)
 
 
+class DrainingError(Exception):
+    """The worker has been told to stop: what is at work hands its job back, between two calls, for another worker."""
+
+
 def new_owner(runtime: Runtime) -> str:
     """An owner that no other claim has: the worker's name for people, a random part for the WHERE."""
     return f"{runtime.worker_name()}/{uuid.uuid4().hex[:12]}"
@@ -50,15 +54,17 @@ class HeldLease:
         self._thread.join()
 
     def check(self) -> None:
-        """Raises: StaleWrite if the lease is lost."""
+        """Raises: StaleWrite if the lease is lost; DrainingError if this worker is about to end."""
         if self._lost.is_set():
             raise StaleWrite(f"the lease on job {self.lease.job_id} is lost")
         self._checked_at = self._runtime.monotonic()
         if self._checked_at - self._renewed_at > self._interval_s:
             self._renew()
+        if self._runtime.draining():
+            raise DrainingError(f"job {self.lease.job_id} is handed back: this worker ends")
 
     def wait(self, seconds: float) -> None:
-        """Wait, but not longer than the lease is ours. Raises: StaleWrite."""
+        """Wait, but not longer than the lease is ours. Raises: StaleWrite, DrainingError."""
         if self._lost.wait(seconds):
             raise StaleWrite(f"the lease on job {self.lease.job_id} is lost")
         self.check()

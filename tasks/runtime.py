@@ -89,6 +89,7 @@ class Runtime:
     clock: Clock = utc_now
     monotonic: Callable[[], float] = time.monotonic  # what a lease and a wait are measured with
     worker_name: Callable[[], str] = lambda: "worker"
+    draining: Callable[[], bool] = lambda: False  # whether this worker has been told to stop
     create_operation_ends_with_job: bool = False
     location: str = "global"  # one that is known although nothing is in it yet
     upload_idle_s: float = 86_400.0  # an upload that has not moved for so long is given up

@@ -25,7 +25,7 @@ from tasks import settle
 from tasks.boot import NotBootedError, watch_boot
 from tasks.cleanup import StillThereError, remove_scaffolds
 from tasks.dispatch import dispatch_cleanup
-from tasks.lease import HeldLease, new_owner
+from tasks.lease import DrainingError, HeldLease, new_owner
 from tasks.runtime import Runtime
 from tasks.target_calls import TargetCalls
 from tasks.work import NotYetError, Work
@@ -68,6 +68,8 @@ def run_step(runtime: Runtime, job_id: str, epoch: int, position: int) -> Outcom
         return Outcome(Result.DONE)
     except StaleWrite:
         return _hand_back(runtime, lease)
+    except DrainingError:
+        return _guarded_end(runtime, lease, partial(_again, runtime, lease, 0.0))
     except (NotYetError, StillThereError) as waiting:
         return _guarded_end(runtime, lease, partial(_pause, runtime, job, position, lease, str(waiting)))
     except TransientError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -24,13 +25,13 @@ from tasks.chain import (
 )
 from tasks.runtime import Runtime
 from tasks.settle import Reason
+from worker import drain
 from worker.bootsteps import ReconcilerStep
+from worker.broker_options import broker_options, is_rabbitmq
 from worker.composition import build_runtime
 from worker.service_file import read_service
 from worker.settings import Settings, load_settings
 from worker.supervisor import die_with_parent
-
-_SOON_S = 5.0  # a publisher does not wait longer for a broker that does not answer
 
 
 def broker_url(settings: Settings) -> str:
@@ -42,17 +43,15 @@ def broker_url(settings: Settings) -> str:
 def make_app(settings: Settings) -> Celery:
     """A configured app with all tasks. Early acknowledgement on purpose: see ``docs/decisions.md``."""
     app = NumberedCelery("clonejob", set_as_current=True)
+    url = broker_url(settings)
     app.conf.update(
         # No URL means an address where nothing can listen: a clear refusal, never a broker that was not asked for.
-        broker_url=broker_url(settings) or "redis://127.0.0.1:1/0",
+        broker_url=url or "redis://127.0.0.1:1/0",
         broker_connection_retry_on_startup=True,
-        broker_transport_options={
-            "socket_connect_timeout": _SOON_S, "socket_timeout": 30.0, "socket_keepalive": True,
-            "health_check_interval": 25, "visibility_timeout": 3600,
-        },
+        **broker_options(url),
         task_publish_retry=True,
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_max": 0.1},
-        task_queues=kombu_queues(),
+        task_queues=kombu_queues(quorum=is_rabbitmq(url)),
         task_default_queue="control",
         task_create_missing_queues=False,
         task_ignore_result=True,
@@ -78,7 +77,7 @@ def make_app(settings: Settings) -> Celery:
     @functools.cache
     def runtime_of(_pid: int) -> Runtime:
         """One runtime per process: connections are never shared across a fork."""
-        return build_runtime(settings, CeleryPublisher(app))
+        return dataclasses.replace(build_runtime(settings, CeleryPublisher(app)), draining=drain.is_draining)
 
     register_tasks(app, lambda: runtime_of(os.getpid()))
     return app
@@ -117,7 +116,9 @@ def _on_revoked(
 def _on_start(**_: Any) -> None:
     """Build the runtime once before any work: a target that cannot be built stops the worker now, with a reason in its
     log, and pool children inherit the imports. No connection is made."""
-    build_runtime(load_settings(), CeleryPublisher(app))
+    settings = load_settings()
+    build_runtime(settings, CeleryPublisher(app))
+    drain.drain_on_shutdown(settings.provider_call_limit_s)
 
 
 @worker_process_init.connect(weak=False)

@@ -107,7 +107,7 @@ class StepWrites(StoreBase):
         its attempts start anew. ``comes_back`` tells that the caller will send a message for it; otherwise the
         reconciler wakes the job.
         """
-        check_at = self._after(pause_s)
+        check_at = self._after(pause_s) if pause_s > 0 else None  # clocks of two machines differ: "at once" has no time
         wake_at = self._after(pause_s + (self.timing.dispatch_grace_s if comes_back else 0))
         with self._held(lease, lease_owner=None, lease_expires_at=None, next_check_at=check_at, dispatches=0,
                         wake_at=wake_at) as (session, job):  # fmt: skip

@@ -50,11 +50,19 @@ def up(cli: Cli, rest_port: int | None, grpc_port: int | None, workers: int | No
 @click.option("--queues", "-Q", metavar="Q,...", help="Queues to work on; default: all of them.")
 @click.option("--pool", type=click.Choice(["prefork", "threads", "solo"]), default="prefork", show_default=True)
 @click.option("--concurrency", "-c", type=click.IntRange(1, 1024), help="Tasks at once; default: setting workers.")
-@click.option("--name", "-n", metavar="NAME@%h", help="Name of this worker.")
+@click.option("--autoscale", metavar="MAX,MIN", help="Tasks at once, by need (prefork only), in place of -c.")
+@click.option("--name", "-n", metavar="NAME@%h", help="Name of this worker; default: its queues, such as disks@%h.")
 @common_options
 @click.pass_obj
-def worker(cli: Cli, queues: str | None, pool: str, concurrency: int | None, name: str | None) -> None:
-    """Run one Celery worker on the broker CLONEJOB_BROKER_URL."""
+def worker(
+    cli: Cli, queues: str | None, pool: str, concurrency: int | None, autoscale: str | None, name: str | None
+) -> None:
+    """Run one Celery worker on the broker CLONEJOB_BROKER_URL.
+
+    Told to stop (SIGTERM), it takes no more messages, hands back what it runs and ends within seconds: a call to a
+    target that is under way is waited for, up to its limit. Processes (prefork) are for what must be killable, threads
+    for what waits for others. Several workers of the same queues on one machine need a --name each.
+    """
     from worker.health import QUEUES
     from worker.settings import child_command, child_environment
 
@@ -63,9 +71,28 @@ def worker(cli: Cli, queues: str | None, pool: str, concurrency: int | None, nam
     if unknown := sorted(set(chosen) - set(QUEUES)):
         raise CliError(f"unknown queue {', '.join(unknown)}; there are {', '.join(QUEUES)}", ExitCode.USAGE)
     command = child_command("celery", "-A", "worker.app", "worker", "--loglevel", settings.log_level)
-    command += ["-Q", ",".join(chosen), "--pool", pool, "-c", str(concurrency or settings.workers)]
-    command += ["-n", name] if name else []
+    command += ["-Q", ",".join(chosen), "--pool", pool, *_size(pool, concurrency, autoscale, settings.workers)]
+    command += ["-n", name or ("-".join(chosen) if queues else "worker") + "@%h"]
     os.execve(sys.executable, command, child_environment(settings))  # noqa: S606 - our own interpreter, no shell
+
+
+def _size(pool: str, concurrency: int | None, autoscale: str | None, default: int) -> list[str]:
+    """Celery's options for how many tasks run at once."""
+    if pool == "solo" and (concurrency or 1) > 1:
+        raise CliError("--pool solo runs one task at once; leave --concurrency out, or use threads", ExitCode.USAGE)
+    if autoscale is None:
+        return ["-c", str(1 if pool == "solo" else concurrency or default)]
+    if pool != "prefork" or concurrency is not None:
+        raise CliError("--autoscale is for --pool prefork and replaces --concurrency", ExitCode.USAGE)
+    parts = autoscale.split(",")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise CliError(f"--autoscale {autoscale}: give two numbers, such as 8,2", ExitCode.USAGE)
+    most, least = map(int, parts)
+    if not 1 <= least <= most <= 1024:
+        raise CliError(
+            f"--autoscale {autoscale}: the first is the most, from 1 to 1024, the second the least", ExitCode.USAGE
+        )
+    return ["--autoscale", f"{most},{least}"]
 
 
 @click.command()

@@ -50,7 +50,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     started = time.monotonic()
-    cluster = Cluster(size.database)
+    cluster = Cluster(size.database, size.broker)
     run = Run(cluster, size)
     document: dict[str, Any] = {}
     try:
@@ -79,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=above_zero, default=10.0, help="of faults (default 10)")
     parser.add_argument("--seed", type=whole(0), default=None, help="of the monkey and the producers (default: any)")
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
+    parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
     parser.add_argument("--cancels", type=whole(0), default=100, help="healthy cancels to measure first (default 100)")
     parser.add_argument("--kills", type=whole(0), default=9, help="single kills to measure first (default 9)")
     parser.add_argument("--outage", type=seconds, default=15.0, help="seconds that the target is dead (default 15)")
@@ -105,7 +106,7 @@ def _say(what: str) -> None:
 
 def _header(size: argparse.Namespace) -> dict[str, Any]:
     return {
-        "chaos": size.database, "seed": size.seed, "minutes": size.minutes,
+        "chaos": size.database, "broker": size.broker, "seed": size.seed, "minutes": size.minutes,
         "machine": {"cpu_count": os.cpu_count(), "python": platform.python_version(), "load_1m": os.getloadavg()[0]},
     }  # fmt: skip
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import kombu
 import psutil
 import psycopg
 import sqlalchemy as sa
@@ -28,6 +29,7 @@ from models.db import make_engine
 from targets.simulated import SimulatedTarget
 from guarantee.chaos.postgres import Postgres
 from guarantee.chaos.proxy import Proxies
+from guarantee.chaos.rabbitmq import RabbitMq
 from worker.broker import free_port, prepare_broker, wait_until_ready
 from worker.composition import offer_target, upgrade_database
 from worker.health import ping_workers
@@ -56,7 +58,9 @@ _CLONE_NEWNS = 0x20000
 class Cluster:
     """All parts. Start, tend and close from the main thread: children die with the thread that started them."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, broker: str = "redis", **pace: float) -> None:
+        """``pace``: settings in place of those of PACE."""
+        self._pace = PACE | pace
         self.folder = Path(tempfile.mkdtemp(prefix="clonejob-chaos-"))
         self.folder.chmod(0o755)  # PostgreSQL's user must get through
         self.data_dir = self.folder / "data"
@@ -64,6 +68,7 @@ class Cluster:
         self.proxies = Proxies()
         self.frozen: set[str] = set()
         self.can_fill_disk = False
+        self.rabbitmq = RabbitMq(self.folder) if broker == "rabbitmq" else None
         self.postgres = Postgres(self.folder) if database == "postgresql" else None
         self.links = ["broker-workers", "broker-api", *(["database-workers", "database-api"] if self.postgres else [])]
 
@@ -71,18 +76,17 @@ class Cluster:
         """Start everything and wait until it answers."""
         self.data_dir.mkdir()
         self._mount()
-        broker = prepare_broker(self.data_dir)
-        self.supervisor.start(
-            dataclasses.replace(broker.spec, log_path=self._log(BROKER), orphan_signal=signal.SIGKILL)
-        )
-        self.broker_url = broker.url
+        self._start_broker()
         self.database_url = f"sqlite:///{self.data_dir}/clonejob.sqlite3"
         if self.postgres is not None:
             self.postgres.make()
             self.supervisor.start(self.postgres.spec(self._log(DATABASE)))
             self.database_url = self.postgres.url(self.postgres.port)
             self._until("PostgreSQL answers", self.postgres.answers)
-        wait_until_ready(broker.url, tend=self.supervisor.tend)
+        if self.rabbitmq is not None:
+            self._until("RabbitMQ answers", self.rabbitmq.answers)
+        else:
+            wait_until_ready(self.broker_url, tend=self.supervisor.tend)
         self.settings = self._settings()
         root = self.data_dir / "targets" / "simulated"
         root.mkdir(parents=True)
@@ -108,11 +112,24 @@ class Cluster:
         self._until("the API serves", lambda: b"serving" in self._log(API).read_bytes())
         self.supervisor.mark_ready()
 
+    def _start_broker(self) -> None:
+        if self.rabbitmq is not None:
+            self.rabbitmq.make()
+            self.broker_url = self.rabbitmq.url
+            for spec in self.rabbitmq.specs(self.folder / "logs"):
+                self.supervisor.start(spec)
+            return
+        broker = prepare_broker(self.data_dir)
+        self.broker_url = broker.url
+        self.supervisor.start(
+            dataclasses.replace(broker.spec, log_path=self._log(BROKER), orphan_signal=signal.SIGKILL)
+        )
+
     def _settings(self) -> Settings:
         return Settings(
             data_dir=self.data_dir, database_url=self.database_url, broker_url=self.broker_url,
             targets={"simulated": {"type": "simulated"}}, rest_port=free_port(), grpc_port=free_port(),
-            task_events=False, **PACE,
+            task_events=False, **self._pace,
         )  # fmt: skip
 
     def _environment(self, who: str) -> dict[str, str]:
@@ -145,7 +162,9 @@ class Cluster:
     def _until(self, what: str, holds: Callable[[], object], timeout_s: float = 180.0) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
-            with contextlib.suppress(OSError, psycopg.OperationalError, sa.exc.OperationalError):
+            with contextlib.suppress(
+                OSError, psycopg.OperationalError, sa.exc.OperationalError, kombu.exceptions.OperationalError
+            ):
                 if holds():
                     return
             if time.monotonic() > deadline:
@@ -199,7 +218,10 @@ class Cluster:
         if DATABASE in children:
             children[DATABASE].forget()
             children[DATABASE].signal(signal.SIGINT)  # SIGTERM would wait for clients
-        self.supervisor.stop([BROKER, DATABASE])
+        if self.rabbitmq is not None and BROKER in children:
+            children[BROKER].forget()
+            children[BROKER].kill()  # nothing in it is kept, and its own way of ending takes seconds
+        self.supervisor.stop([BROKER, DATABASE], ["epmd"])
         self.proxies.close()
         left = self._end_the_rest()
         if self.can_fill_disk:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import amqp
+import kombu
 import psutil
 import redis
 import sqlalchemy as sa
@@ -117,17 +119,17 @@ class Faults:
     def freeze(self, name: str, seconds: float) -> bool:
         """SIGSTOP of a worker and its pool while it holds a lease, if it does soon; SIGCONT when others have taken over."""
         give_up_at = time.monotonic() + 5
-        while not self._held_by(name) and time.monotonic() < give_up_at and not self._stop.wait(0.02):
+        while not self.held_by(name) and time.monotonic() < give_up_at and not self._stop.wait(0.02):
             pass
         pid = self.cluster.pid(name)
         if not self.cluster.signal(name, signal.SIGSTOP, group=True):
             return False
         self.cluster.frozen.add(name)
-        held = self._held_by(name) or set()
+        held = self.held_by(name) or set()
         self._stop.wait(seconds)
         kept, give_up_at = held, time.monotonic() + 10
         while kept and time.monotonic() < give_up_at and not self._stop.wait(0.1):
-            still = self._held_by(name)
+            still = self.held_by(name)
             kept = kept if still is None else kept & still
         self.frozen += len(held)
         if self.cluster.pid(name) == pid:  # else it was killed meanwhile, and another stands in its place
@@ -136,7 +138,8 @@ class Faults:
         self.cluster.frozen.discard(name)
         return True
 
-    def _held_by(self, name: str) -> set[str] | None:
+    def held_by(self, name: str) -> set[str] | None:
+        """Ids of the jobs on which a part holds a lease now; None while the database does not answer."""
         pids = {self.cluster.pid(name), *(child.pid for child in self.cluster.pool_children(name))}
         jobs = self.holders()
         return None if jobs is None else {job.id for job in jobs if holder_pid(job) in pids}
@@ -148,7 +151,11 @@ class Faults:
         return bool(self.cluster.signal(BROKER, signal.SIGKILL if kind == "broker_killed" else signal.SIGTERM))
 
     def flush_broker(self) -> bool:
-        """FLUSHALL: every message is lost."""
+        """FLUSHALL, or a purge of every queue: every message is lost."""
+        if self.cluster.rabbitmq is not None:
+            with contextlib.suppress(OSError, kombu.exceptions.OperationalError, amqp.exceptions.AMQPError):
+                return self.cluster.rabbitmq.purge()
+            return False
         client = redis_client(self.cluster.broker_url, timeout_s=2.0)
         try:
             return bool(client.flushall())

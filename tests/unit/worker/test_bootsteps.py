@@ -80,8 +80,12 @@ class Tasks:
 
 @pytest.mark.parametrize("delete", [False, True])
 def test_the_task_audits(monkeypatch, delete):
-    app, asked = Tasks(), []
-    register_tasks(app, lambda: "runtime")
+    app, asked, told = Tasks(), [], []
+    runtime = SimpleNamespace(draining=lambda: bool(told))
+    register_tasks(app, lambda: runtime)
     monkeypatch.setattr(audit, "audit_periodically", lambda *args, **more: asked.append((args, more)))
     app.by_name[AUDIT]("me", 100.0, delete)
-    assert asked == [(("runtime", "me", 100.0), {"delete": delete})]
+    assert asked == [((runtime, "me", 100.0), {"delete": delete})]
+    told.append("to stop")
+    app.by_name[AUDIT]("me", 100.0, delete)
+    assert len(asked) == 1  # another worker asks as well
